@@ -1,0 +1,2 @@
+//! `moji-client`.
+fn main() {}

@@ -1,0 +1,16 @@
+//! The wire between `moji-server` and `moji-client`.
+//!
+//! Everything here is data and pure functions over bytes: names that are checked once, messages,
+//! frames and the handshake. It deliberately knows no runtime, no file system and no clock. The
+//! feature `io` adds [`io`]: the same frames over any `AsyncRead` and `AsyncWrite`, still without
+//! spawning, sleeping or opening anything.
+//!
+//! `PROTOCOL.md` beside this crate describes the wire for people who write a peer of their own.
+
+pub mod digest;
+pub mod names;
+pub mod outcome;
+
+pub use digest::{Hasher, Sha256};
+pub use names::{ArtifactName, AttemptId, BuilderName, NameError, Nvr, SrpmName, TargetName};
+pub use outcome::{FailureKind, Outcome, Phase};

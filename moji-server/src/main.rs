@@ -1,0 +1,2 @@
+//! `moji-server`.
+fn main() {}
