@@ -92,7 +92,7 @@ impl Outcome {
 /// that it can be shown on a terminal and stand in a log.
 pub fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for c in text.trim().chars() {
+    for c in text.trim_start_matches(|c: char| c.is_control() || c.is_whitespace()).chars() {
         let c = if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
             ' '
         } else {
@@ -103,6 +103,7 @@ pub fn one_line(text: &str) -> String {
         }
         line.push(c);
     }
+    line.truncate(line.trim_end().len());
     line
 }
 
