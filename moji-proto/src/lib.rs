@@ -8,9 +8,23 @@
 //! `PROTOCOL.md` beside this crate describes the wire for people who write a peer of their own.
 
 pub mod digest;
+pub mod encoding;
+pub mod frame;
+pub mod handshake;
+#[cfg(feature = "io")]
+pub mod io;
+pub mod limits;
+pub mod message;
 pub mod names;
 pub mod outcome;
+pub mod version;
 
 pub use digest::{Hasher, Sha256};
+pub use message::{
+    Assignment, LogFile, ManifestEntry, Registration, StreamId, StreamMessage, ToBuilder, ToServer,
+};
 pub use names::{ArtifactName, AttemptId, BuilderName, NameError, Nvr, SrpmName, TargetName};
 pub use outcome::{FailureKind, Outcome, Phase};
+
+/// The port that Moji has always had.
+pub const DEFAULT_PORT: u16 = 6789;

@@ -1,0 +1,13 @@
+//! Frames and streams over any `AsyncRead` and `AsyncWrite`.
+//!
+//! Each connection has one reader and one writer, in tasks of their own: a single loop for both
+//! would stand still when both ends have much to send. The writer takes from two queues, control
+//! before bulk. The reader never waits for a disk: what a stream may have under way is bounded by
+//! its window, so there is always a place for it. Together this is why a heartbeat is never stuck
+//! behind a 4 GiB RPM.
+
+mod link;
+mod stream;
+
+pub use link::{FrameReader, Outgoing, Queues, ReadError, WriteError, queues};
+pub use stream::{Incoming, IncomingStream, OutgoingStream, Outgoings, Piece, StreamError};

@@ -1,0 +1,242 @@
+//! What server and builder say to each other once the handshake is done.
+//!
+//! The order of variants and fields is the wire: see [`crate::version`] before changing anything.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ArtifactName, AttemptId, BuilderName, Outcome, Phase, Sha256, SrpmName, TargetName};
+
+/// Number of a stream of file bytes. Chosen by the side that sends the bytes, counting up from 1;
+/// both directions count for themselves.
+pub type StreamId = u32;
+
+/// One file of an attempt's result.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestEntry {
+    /// Its name in `REPO/<NVR>/`.
+    pub name: ArtifactName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its digest.
+    pub sha256: Sha256,
+}
+
+/// Which of Mock's logs a live stream shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum LogFile {
+    /// `root.log`: the chroot and the package manager.
+    Root,
+    /// `build.log`: rpmbuild.
+    Build,
+    /// `state.log`: the phases.
+    State,
+    /// `mock.log`: what Mock writes to its standard error.
+    Mock,
+}
+
+impl LogFile {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Root, Self::Build, Self::State, Self::Mock];
+
+    /// The file's name, the same on the builder, in staging and in `REPO/<NVR>/`.
+    pub fn file_name(self) -> &'static str {
+        match self {
+            Self::Root => "root.log",
+            Self::Build => "build.log",
+            Self::State => "state.log",
+            Self::Mock => "mock.log",
+        }
+    }
+}
+
+/// What a builder says to the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToServer {
+    /// The first message of a session: who I am.
+    Register(Registration),
+    /// This slot is free: send an SRPM for it as soon as there is one. Answered by exactly one
+    /// [`ToBuilder::Assign`], at once or whenever there is work.
+    Ask {
+        /// Which slot, counting from 0.
+        slot: u16,
+    },
+    /// I take no more work: forget what I asked for.
+    Drain,
+    /// I am alive, and this is what I do. Sent every heartbeat interval.
+    Heartbeat {
+        /// The attempts this builder works on.
+        attempts: Vec<(AttemptId, Phase)>,
+    },
+    /// A stream with what a log of a running attempt receives begins.
+    Log {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Which log.
+        file: LogFile,
+        /// The stream that will carry its bytes.
+        stream: StreamId,
+    },
+    /// A part of the manifest of an attempt; parts add up until [`ToServer::Deliver`].
+    Manifest {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The next entries, at most [`crate::limits::MANIFEST_PART`].
+        entries: Vec<ManifestEntry>,
+    },
+    /// The attempt has ended, its manifest is complete, and the stream carries the bytes of all
+    /// its files, one after the other in the manifest's order, without anything between them.
+    Deliver {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How it ended.
+        outcome: Outcome,
+        /// Number of the manifest's entries.
+        files: u32,
+        /// Sum of their sizes.
+        bytes: u64,
+        /// The stream.
+        stream: StreamId,
+    },
+    /// I give this attempt back without a result; nobody's fault.
+    Release {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why, in one line for people.
+        reason: String,
+    },
+    /// About streams in either direction.
+    Stream(StreamMessage),
+    /// I close the connection on purpose.
+    Goodbye {
+        /// Why, in one line for people.
+        reason: String,
+    },
+}
+
+/// Who a builder is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registration {
+    /// Its name, for people; not unique.
+    pub name: BuilderName,
+    /// What it builds for.
+    pub targets: Vec<TargetName>,
+    /// How many SRPMs it builds at a time.
+    pub slots: u16,
+    /// Its machine architecture, as `uname -m` says.
+    pub arch: String,
+    /// Its program and version, for people.
+    pub software: String,
+}
+
+/// What the server says to a builder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToBuilder {
+    /// Welcome; the answer to [`ToServer::Register`].
+    Registered {
+        /// Send a heartbeat this often, in milliseconds.
+        heartbeat_ms: u32,
+        /// Give a connection up when nothing came over it for this long, in milliseconds.
+        dead_after_ms: u32,
+        /// The server's program and version, for people.
+        software: String,
+    },
+    /// Build this: the lease of an attempt begins.
+    Assign(Assignment),
+    /// The answer to [`ToServer::Heartbeat`].
+    HeartbeatSeen,
+    /// The results are published and durable: the builder may forget the attempt.
+    Accepted {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The delivery was not good. The lease goes on when `again`: deliver once more. Otherwise it
+    /// has ended, and the builder forgets the attempt.
+    Rejected {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why, in one line for people.
+        reason: String,
+        /// Whether to deliver again.
+        again: bool,
+    },
+    /// This session does not hold that attempt (any more): stop it and forget it.
+    Stale {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// The lease has ended: stop Mock, clean up, deliver nothing.
+    Cancel {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why, in one line for people.
+        reason: String,
+    },
+    /// About streams in either direction.
+    Stream(StreamMessage),
+    /// I close the connection on purpose: come back later.
+    Goodbye {
+        /// Why, in one line for people.
+        reason: String,
+    },
+}
+
+/// One attempt, handed to one slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The attempt's id.
+    pub attempt: AttemptId,
+    /// The slot that asked.
+    pub slot: u16,
+    /// What to build for: one of the builder's targets.
+    pub target: TargetName,
+    /// The SRPM's file name.
+    pub srpm: SrpmName,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The stream that carries it; its digest comes with the stream's end.
+    pub stream: StreamId,
+}
+
+/// What both sides say about streams of file bytes. The bytes themselves travel in data frames.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StreamMessage {
+    /// From the receiver: so many bytes of the stream are written. The sender may be
+    /// [`crate::limits::WINDOW`] bytes ahead of this.
+    Received {
+        /// The stream.
+        stream: StreamId,
+        /// Bytes since its beginning.
+        bytes: u64,
+    },
+    /// From the sender: that was all.
+    End {
+        /// The stream.
+        stream: StreamId,
+        /// The digest of all its bytes, where the receiver has no other way to know it.
+        sha256: Option<Sha256>,
+    },
+    /// From the sender: the stream ends here, and is not whole.
+    Abort {
+        /// The stream.
+        stream: StreamId,
+        /// Why, in one line for people.
+        reason: String,
+    },
+    /// From the receiver: I drop what comes on this stream; stop sending.
+    Unwanted {
+        /// The stream.
+        stream: StreamId,
+    },
+}
+
+impl From<StreamMessage> for ToServer {
+    fn from(message: StreamMessage) -> Self {
+        Self::Stream(message)
+    }
+}
+
+impl From<StreamMessage> for ToBuilder {
+    fn from(message: StreamMessage) -> Self {
+        Self::Stream(message)
+    }
+}
