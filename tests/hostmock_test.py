@@ -70,6 +70,8 @@ SPECS = {
     'wants-either': spec('wants-either', head='BuildRequires: (nowhere-at-all or make)\nBuildRequires: (gcc if make)'),
     'wants-neither': spec('wants-neither', head='BuildRequires: (nowhere-at-all or nor-there)'),
     'stubborn': spec('stubborn', build=STUBBORN),
+    'leaves-readonly': spec('leaves-readonly', build='mkdir -p a/b/c && touch a/b/c/d && ln -s /etc/passwd a/b/e\n'
+                                                     'chmod 000 a/b/c && chmod 555 a/b a'),
     'shows-env': spec('shows-env', build='env', check='exit 9'),
 }
 
@@ -245,20 +247,19 @@ class Success(Case):
 
     @unittest.skipUnless(os.geteuid() == 0, 'is an ordinary user already')
     def test_an_ordinary_user_can_build(self):
-        if sys.version_info < (3, 9):
-            self.skipTest('needs Popen(user=)')
         with tempfile.TemporaryDirectory() as outside:
             os.chmod(outside, 0o755)
-            program, package = shutil.copy(HOSTMOCK, outside), shutil.copy(srpm('moji-data'), outside)
+            program = shutil.copy(HOSTMOCK, outside)
+            packages = [shutil.copy(srpm(name), outside) for name in ('moji-data', 'leaves-readonly')]
             config = shutil.copy(os.path.join(self.configs, 'here.cfg'), outside)
             home = os.path.join(outside, 'home')
             os.mkdir(home)
             os.chown(home, 65534, 65534)
-            done = subprocess.run([program, '-r', config, '--resultdir', f'{home}/result', package], check=False,
+            done = subprocess.run([program, '-r', config, '--resultdir', f'{home}/result', *packages], check=False,
                                   env={'PATH': '/usr/bin:/bin', 'HOME': home}, cwd='/', user=65534, group=65534,
                                   extra_groups=[], stderr=subprocess.PIPE)
             self.assertEqual(done.returncode, 0, done.stderr)
-            self.assertTrue(os.path.isdir(f'{home}/.cache/hostmock/here'))
+            self.assertEqual(os.listdir(f'{home}/.cache/hostmock/here'), ['buildroot.lock'], 'the root is cleaned')
 
 
 class FailedBuild(Case):
