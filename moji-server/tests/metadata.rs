@@ -1,13 +1,13 @@
 //! The metadata task with the real `createrepo_c`, real files and real inotify.
-#![allow(missing_docs, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking, like tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use moji_proto::Sha256;
@@ -109,7 +109,8 @@ fn rpm(name: &str) -> Vec<u8> {
 /// Publishes a folder with one RPM as the server does, with one rename.
 fn publish_build(folder: &Path, nvr: &str) {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
-    let staging = folder.with_file_name(format!("results-{}", SERIAL.fetch_add(1, Ordering::Relaxed)));
+    let repo = folder.ancestors().find(|path| path.ends_with("repo")).unwrap();
+    let staging = repo.with_file_name(format!("results-{}", SERIAL.fetch_add(1, Ordering::Relaxed)));
     fs::create_dir(&staging).unwrap();
     fs::write(staging.join(format!("{nvr}.rpm")), rpm(nvr)).unwrap();
     fs::write(staging.join("build.log"), "log").unwrap();
@@ -257,6 +258,7 @@ async fn a_file_replaced_by_one_of_the_same_size_and_second_is_read_again() {
 
 #[tokio::test]
 async fn a_corrupt_rpm_does_not_break_the_rest_and_causes_no_further_generations() {
+    assert_eq!(logged("starts the log"), 0);
     let farm = Farm::start();
     let repo = farm.repo();
     let mut corrupt = rpm("corrupt");
@@ -268,13 +270,20 @@ async fn a_corrupt_rpm_does_not_break_the_rest_and_causes_no_further_generations
     publish_build(&repo, "good-1-1");
     farm.lists(&["good-1-1/good-1-1.rpm"]).await;
     let before = farm.wait(&Repository::Main, |generation| generation.packages == 1).await;
+    publish_build(&repo, "more-1-1");
+    farm.lists(&["good-1-1/good-1-1.rpm", "more-1-1/more-1-1.rpm"]).await;
+    for file in ["corrupt-1-1.noarch.rpm", "text.rpm"] {
+        let line = format!("left out of the metadata until it changes: {}:", repo.join(file).display());
+        assert_eq!(logged(&line), 1, "{file} is named once");
+    }
+    let before = farm.wait(&Repository::Main, |generation| generation.number > before.number).await;
     let root = farm.stop().await;
 
     let farm = Farm::start_in(root, |_| {});
     let after = farm.wait(&Repository::Main, |_| true).await;
     assert_eq!(after, before, "a restart with a corrupt RPM is no change");
     fs::write(repo.join("corrupt-1-1.noarch.rpm"), rpm("corrupt")).unwrap();
-    farm.lists(&["corrupt-1-1.noarch.rpm", "good-1-1/good-1-1.rpm"]).await;
+    farm.lists(&["corrupt-1-1.noarch.rpm", "good-1-1/good-1-1.rpm", "more-1-1/more-1-1.rpm"]).await;
     farm.stop().await;
 }
 
@@ -311,6 +320,24 @@ async fn a_target_is_a_repository_of_its_own() {
     let gone = served.wait_for(|all| !all.contains_key(&Repository::Nested("f44".into())));
     timeout(DEADLINE, gone).await.unwrap().unwrap();
     farm.stop().await;
+}
+
+/// How many lines of the log contain `text`.
+fn logged(text: &str) -> usize {
+    static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+    static START: Once = Once::new();
+    struct Writer;
+    impl io::Write for Writer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            LOG.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    START.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Writer).init());
+    String::from_utf8_lossy(&LOG.lock().unwrap()).lines().filter(|line| line.contains(text)).count()
 }
 
 /// A fake that fails while a file `fail` is beside it, and is createrepo_c otherwise.
@@ -352,12 +379,14 @@ async fn a_failing_program_leaves_the_old_generation_and_is_tried_again() {
 
 #[tokio::test]
 async fn a_missing_program_is_no_end_and_it_recovers_when_it_appears() {
+    assert_eq!(logged("starts the log"), 0);
     let root = Farm::folders();
     let (script, later) = (fake(root.path()), root.path().join("later"));
     let farm = Farm::start_in(root, |config| config.createrepo = later.clone());
     publish_build(&farm.repo(), "one-1-1");
-    // Two rests pass without it.
-    sleep(Duration::from_millis(300)).await;
+    let warning = format!("{} is not there or cannot be run: install createrepo_c", later.display());
+    // At the start, at the first try and after two rests.
+    wait_for("it warns", || logged(&warning) >= 4).await;
     assert!(farm.handle.served().borrow().is_empty() && !farm.task.is_finished());
     fs::rename(script, later).unwrap();
     farm.lists(&["one-1-1/one-1-1.rpm"]).await;

@@ -142,5 +142,6 @@ impl Handle {
 /// # Errors
 /// When that fails, or something else has one of the names.
 pub fn make_repository(folder: &Path) -> io::Result<()> {
-    publish::make_repodata(folder)
+    publish::make_folder(folder)?;
+    publish::make_folder(&folder.join(packages::REPODATA))
 }

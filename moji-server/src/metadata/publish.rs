@@ -132,7 +132,7 @@ pub(super) fn publish(
     }
     passed(Step::Checked)?;
 
-    make_repodata(folder).map_err(io_error("failed to make", repodata))?;
+    make_folder(repodata).map_err(io_error("failed to make", repodata))?;
     let served = read_repomd(repodata).map_err(io_error("failed to read repomd.xml in", repodata))?;
     edition.replaces =
         served.and_then(|text| Repomd::parse(&text).ok()).map(|old| old.names()).unwrap_or_default();
@@ -234,23 +234,20 @@ pub(super) fn served_revision(folder: &Path) -> io::Result<Option<u64>> {
     Ok(text.and_then(|text| Repomd::parse(&text).ok()).and_then(|repomd| repomd.revision))
 }
 
-/// Makes `folder/repodata` if it is missing, so that `folder` is a repository; a folder that is made
-/// can be read by everyone. `folder` itself is made too.
+/// Makes the folder `path` if it is missing, durable and readable by everyone whatever the umask. Its
+/// parent must be there.
 ///
 /// # Errors
-/// When that fails, or something else has one of the names.
-pub(super) fn make_repodata(folder: &Path) -> io::Result<()> {
-    for path in [folder, &folder.join(REPODATA)] {
-        match DirBuilder::new().mode(0o755).create(path) {
-            Ok(()) => {
-                fs::set_permissions(path, Permissions::from_mode(0o755))?;
-                path.parent().map_or(Ok(()), durable::sync_folder)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
-            Err(error) => return Err(error),
+/// When that fails, or something else has the name.
+pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o755).create(path) {
+        Ok(()) => {
+            fs::set_permissions(path, Permissions::from_mode(0o755))?;
+            path.parent().map_or(Ok(()), durable::sync_folder)
         }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) => Err(error),
     }
-    Ok(())
 }
 
 fn read_repomd(repodata: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -156,7 +156,8 @@ fn earlier_files_stay_for_a_while_and_those_of_others_for_ever() {
 
 #[test]
 fn what_is_staged_is_not_trusted() {
-    let damages: [(&str, fn(&Path)); 5] = [
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 5] = [
         ("there is no repomd.xml", |staged| fs::remove_file(staged.join(REPOMD)).unwrap()),
         ("repomd.xml: it ends too early", |staged| fs::write(staged.join(REPOMD), "<repomd>").unwrap()),
         ("not the revision", |staged| fs::write(staged.join(REPOMD), repomd(8)).unwrap()),

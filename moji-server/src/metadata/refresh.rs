@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use moji_proto::Sha256;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::createrepo::{self, Call, CallError, MissingProgram, Said};
 use super::ledger::{Edition, Ledger};
@@ -251,6 +251,7 @@ fn stage(places: &Places, plan: &Plan) -> io::Result<()> {
 
 fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> Result<Generation, RunError> {
     let Plan { mut ledger, number, packages, follows, .. } = plan;
+    debug!("{repository}: createrepo_c said: {said}");
     let folder = &places.folder;
     let before = ledger.published.as_ref().map(|edition| edition.refused.as_slice()).unwrap_or_default();
     let still = before.iter().filter(|package| !packages.iter().any(|p| p.path == package.path));

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const LEAD: u64 = 96;
@@ -43,7 +43,11 @@ pub(super) enum Verdict {
 pub(super) fn look(path: &Path) -> io::Result<Verdict> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
-    match check(&file, length) {
+    verdict(&file, length)
+}
+
+fn verdict(file: &impl FileExt, length: u64) -> io::Result<Verdict> {
+    match check(file, length) {
         Ok(verdict) => Ok(verdict),
         Err(Stop::Not(why)) => Ok(Verdict::Not(why)),
         Err(Stop::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -64,7 +68,7 @@ impl From<io::Error> for Stop {
     }
 }
 
-fn check(file: &File, length: u64) -> Result<Verdict, Stop> {
+fn check(file: &impl FileExt, length: u64) -> Result<Verdict, Stop> {
     let mut magic = [0; 4];
     file.read_exact_at(&mut magic, 0)?;
     if magic != LEAD_MAGIC {
@@ -99,7 +103,7 @@ struct Header {
 }
 
 impl Header {
-    fn read(file: &File, at: u64) -> Result<Self, Stop> {
+    fn read(file: &impl FileExt, at: u64) -> Result<Self, Stop> {
         let mut magic = [0; 4];
         file.read_exact_at(&mut magic, at)?;
         let [entries, bytes] = words(file, at + 8)?;
@@ -111,7 +115,7 @@ impl Header {
     }
 
     /// The first number of the entry `tag`, if there is such an entry.
-    fn number(&self, file: &File, tag: u32) -> Result<Option<u64>, Stop> {
+    fn number(&self, file: &impl FileExt, tag: u32) -> Result<Option<u64>, Stop> {
         for entry in 0..self.entries {
             let [this, kind, offset, _count] = words(file, self.index + u64::from(entry) * 16)?;
             let at = self.data + u64::from(offset);
@@ -128,7 +132,7 @@ impl Header {
 }
 
 /// At most four big-endian words.
-fn words<const N: usize>(file: &File, at: u64) -> Result<[u32; N], Stop> {
+fn words<const N: usize>(file: &impl FileExt, at: u64) -> Result<[u32; N], Stop> {
     let mut bytes = [0; 16];
     let (wanted, _) = bytes.as_mut_slice().split_at_mut(N * 4);
     file.read_exact_at(wanted, at)?;
@@ -178,13 +182,23 @@ mod tests {
         bytes
     }
 
+    struct Bytes<'a>(&'a [u8]);
+
+    impl FileExt for Bytes<'_> {
+        fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+            let from = self.0.get(offset as usize..).unwrap_or_default();
+            let count = from.len().min(into.len());
+            into[..count].copy_from_slice(&from[..count]);
+            Ok(count)
+        }
+
+        fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+            unreachable!("nothing writes")
+        }
+    }
+
     fn verdict(bytes: &[u8]) -> Verdict {
-        thread_local!(static FILE: tempfile::NamedTempFile = tempfile::NamedTempFile::new().unwrap());
-        FILE.with(|file| {
-            file.as_file().set_len(0).unwrap();
-            file.as_file().write_all_at(bytes, 0).unwrap();
-            look(file.path()).unwrap()
-        })
+        super::verdict(&Bytes(bytes), bytes.len() as u64).unwrap()
     }
 
     /// Main header: 16 + 1 × 16 + 4 + 1 bytes, then 10 of payload.
