@@ -458,6 +458,38 @@ async fn a_repository_of_another_tool_is_taken_over_with_its_extras_and_its_file
 }
 
 #[tokio::test]
+async fn what_inotify_does_not_see_the_rescan_finds_and_a_nudge_finds_at_once() {
+    let blind = |every| {
+        move |config: &mut MetadataConfig| {
+            config.watch = false;
+            config.rescan = every;
+        }
+    };
+    let farm = Farm::start_in(Farm::folders(), blind(Duration::from_millis(50)));
+    farm.wait(&Repository::Main, |_| true).await;
+    publish_build(&farm.repo(), "one-1-1");
+    farm.lists(&["one-1-1/one-1-1.rpm"]).await;
+    let root = farm.stop().await;
+
+    let farm = Farm::start_in(root, blind(DEADLINE * 10));
+    farm.wait(&Repository::Main, |_| true).await;
+    publish_build(&farm.repo(), "two-1-1");
+    farm.handle.nudge(Repository::Main);
+    farm.lists(&["one-1-1/one-1-1.rpm", "two-1-1/two-1-1.rpm"]).await;
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_folder_it_says_which_one_is_missing() {
+    let root = Farm::folders();
+    let missing = root.path().join("elsewhere");
+    let (metadata, _handle) =
+        Metadata::new(MetadataConfig::new(missing.clone(), root.path().join("private")));
+    let error = metadata.run(CancellationToken::new()).await.unwrap_err().to_string();
+    assert_eq!(error, format!("failed to find the folder {}", missing.display()));
+}
+
+#[tokio::test]
 async fn shutdown_ends_a_running_child_at_once() {
     let root = Farm::folders();
     let (script, started) = (root.path().join("hangs"), root.path().join("started"));

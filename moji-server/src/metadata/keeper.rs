@@ -57,15 +57,7 @@ impl Metadata {
             config.repo = absolute(&config.repo)?;
             config.private = absolute(&config.private)?;
             // Watch first and look then, so that nothing falls between.
-            let hints = Hints::watch(&config.repo).unwrap_or_else(|error| {
-                let every = humantime::format_duration(config.rescan);
-                warn!(
-                    "cannot watch {} ({error}): looking every {every} instead. \
-                     If watches are used up, raise the sysctl fs.inotify.max_user_watches",
-                    config.repo.display()
-                );
-                Hints::none()
-            });
+            let hints = if config.watch { watch(&config) } else { Hints::none() };
             let nested = refresh::discover(&config, &BTreeSet::new())
                 .and_then(|nested| refresh::remove_leftovers(&config, &nested).map(|()| nested))
                 .with_context(|| {
@@ -89,6 +81,18 @@ impl Metadata {
         keeper.until_shutdown(hints, nudges).await;
         Ok(())
     }
+}
+
+fn watch(config: &MetadataConfig) -> Hints {
+    Hints::watch(&config.repo).unwrap_or_else(|error| {
+        let every = humantime::format_duration(config.rescan);
+        warn!(
+            "cannot watch {} ({error}): looking every {every} instead. \
+             If watches are used up, raise the sysctl fs.inotify.max_user_watches",
+            config.repo.display()
+        );
+        Hints::none()
+    })
 }
 
 /// What is known of one repository between runs.

@@ -53,6 +53,9 @@ pub struct MetadataConfig {
     /// `repomd.xml` and then fetches slowly what it names, and for a proxy that keeps `repomd.xml`
     /// for some minutes; little enough that a busy day does not fill the disk.
     pub keep: Duration,
+    /// Whether to watch REPO with inotify: yes. Without it (it is blind on NFS), changes are found by
+    /// nudges and every `rescan`.
+    pub watch: bool,
     /// How often to look at every folder whatever inotify says: 60 s. Costs one `stat` a file.
     pub rescan: Duration,
     /// When to end a `createrepo_c` that does not: 30 min.
@@ -73,6 +76,7 @@ impl MetadataConfig {
             quiet: Duration::from_secs(1),
             at_most: Duration::from_secs(15),
             keep: Duration::from_secs(30 * 60),
+            watch: true,
             rescan: Duration::from_secs(60),
             time_limit: Duration::from_secs(30 * 60),
             rest: Duration::from_secs(2),
