@@ -3,5 +3,6 @@
 
 pub mod build_key;
 pub mod durable;
+pub mod metadata;
 
 pub use build_key::BuildKey;

@@ -1,0 +1,241 @@
+//! Which RPMs belong to a repository: a walk through its folder.
+//!
+//! What counts: regular files named `*.rpm` whose name and folders do not begin with a dot, at any
+//! depth down to 32 folders. What does not: `repodata`, repositories of their own, symbolic links (they may lead
+//! outside, or in circles, and inotify does not see behind them), names that a package list cannot
+//! hold, and files that are not whole.
+//!
+//! It deliberately does not know what is published, or when to look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tracing::warn;
+
+use super::whole::{self, Verdict};
+
+/// The folder of a repository that holds its metadata.
+pub(super) const REPODATA: &str = "repodata";
+const DEPTH_MAX: usize = 32;
+/// An RPM that does not say how long it is counts when it was not written to for so long.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// An RPM and what is cheap to know of it: a change in any of it means that it must be read again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Package {
+    /// Relative to the repository's folder, with `/`.
+    pub(super) path: String,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Modification time: seconds and nanoseconds since 1970.
+    pub(super) modified: (i64, i64),
+    /// Tells files apart that were moved over each other.
+    pub(super) inode: u64,
+}
+
+impl Package {
+    /// Whether `createrepo_c --update` would take `self` for `other`, though it may not be: it
+    /// compares size and whole seconds only.
+    pub(super) fn mistakable_for(&self, other: &Self) -> bool {
+        self != other && self.size == other.size && self.modified.0 == other.modified.0
+    }
+}
+
+/// Why which files are left out, so that it is said once and not at every look.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(BTreeMap<String, String>);
+
+impl Complaints {
+    fn left_out(&mut self, folder: &Path, path: String, why: String) {
+        if self.0.get(&path) != Some(&why) {
+            warn!("left out of the metadata until it changes: {}: {why}", folder.join(&path).display());
+            self.0.insert(path, why);
+        }
+    }
+}
+
+/// A walk through one repository.
+pub(super) struct Walk<'a> {
+    /// The repository's folder.
+    pub(super) folder: &'a Path,
+    /// Folders directly in it that are repositories of their own.
+    pub(super) nested: &'a BTreeSet<String>,
+    /// Packages that were found whole before, by path, in order.
+    pub(super) known: &'a [Package],
+    /// RPMs that `createrepo_c` could not read, by path, in order.
+    pub(super) refused: &'a [Package],
+    /// Seconds since 1970.
+    pub(super) now: u64,
+}
+
+impl Walk<'_> {
+    /// The packages, by path, in order.
+    ///
+    /// # Errors
+    /// When a folder cannot be read, unless it is gone, or closed to the server (which is logged).
+    pub(super) fn packages(&self, complaints: &mut Complaints) -> io::Result<Vec<Package>> {
+        let mut packages = Vec::new();
+        self.folder(String::new(), 0, &mut packages, complaints)?;
+        packages.sort();
+        let seen: BTreeSet<&str> = packages.iter().map(|p| p.path.as_str()).collect();
+        // Forget files that became whole; those that are gone matter little, but must not pile up.
+        complaints.0.retain(|path, _| !seen.contains(path.as_str()) && self.folder.join(path).exists());
+        Ok(packages)
+    }
+
+    fn folder(
+        &self,
+        at: String,
+        depth: usize,
+        into: &mut Vec<Package>,
+        complaints: &mut Complaints,
+    ) -> io::Result<()> {
+        let path = self.folder.join(&at);
+        let entries = match fs::read_dir(&path) {
+            Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if depth > 0 && error.kind() == io::ErrorKind::PermissionDenied => {
+                warn!("its RPMs are left out of the metadata: {}: {error}", path.display());
+                return Ok(());
+            }
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
+                if name.as_encoded_bytes().ends_with(b".rpm") {
+                    warn!("left out of the metadata: {}: its name is not plain text", entry.path().display());
+                }
+                continue;
+            };
+            if name.starts_with('.') || name == REPODATA {
+                continue;
+            }
+            let kind = match entry.file_type() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                kind => kind?,
+            };
+            let inner = if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") };
+            if kind.is_dir() && depth < DEPTH_MAX && !(depth == 0 && self.nested.contains(name)) {
+                self.folder(inner, depth + 1, into, complaints)?;
+            } else if kind.is_file() && name.ends_with(".rpm") {
+                match entry.metadata() {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    found => into.extend(self.file(inner, &found?, complaints)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&self, path: String, found: &fs::Metadata, complaints: &mut Complaints) -> Option<Package> {
+        let modified = (found.mtime(), found.mtime_nsec());
+        let package = Package { path, size: found.len(), modified, inode: found.ino() };
+        let among = |list: &[Package]| {
+            list.binary_search_by(|p| p.path.cmp(&package.path))
+                .is_ok_and(|at| list.get(at) == Some(&package))
+        };
+        if among(self.known) {
+            return Some(package);
+        }
+        if among(self.refused) {
+            return None;
+        }
+        let why = match whole::look(&self.folder.join(&package.path)) {
+            Ok(Verdict::Whole) => return Some(package),
+            Ok(Verdict::Unsized) => {
+                let written = u64::try_from(found.mtime()).unwrap_or(0);
+                if self.now.abs_diff(written) >= SETTLED.as_secs() {
+                    return Some(package);
+                }
+                "it does not say how long it is, and was written to just now".to_owned()
+            }
+            Ok(Verdict::Not(why)) => why.to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => error.to_string(),
+        };
+        complaints.left_out(self.folder, package.path, why);
+        None
+    }
+}
+
+/// The folders directly in `repo` that are repositories of their own: those with a folder `repodata`,
+/// and of those in `before` (which had one) all that are still there.
+///
+/// # Errors
+/// When `repo` cannot be read.
+pub(super) fn nested(repo: &Path, before: &BTreeSet<String>) -> io::Result<BTreeSet<String>> {
+    let mut nested = BTreeSet::new();
+    for entry in fs::read_dir(repo)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let hidden = name.starts_with('.') || name == REPODATA;
+        if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let own = fs::symlink_metadata(entry.path().join(REPODATA)).is_ok_and(|found| found.is_dir());
+            if own || before.contains(&name) {
+                nested.insert(name);
+            }
+        }
+    }
+    Ok(nested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn package(path: &str, modified: (i64, i64), inode: u64) -> Package {
+        Package { path: path.into(), size: 17, modified, inode }
+    }
+
+    #[test]
+    fn finds_repositories_of_their_own() {
+        let repo = tempfile::tempdir().unwrap();
+        for folder in ["repodata", "f43/repodata", "foo-1-1", ".x/repodata", "was", "deep/er/repodata"] {
+            fs::create_dir_all(repo.path().join(folder)).unwrap();
+        }
+        std::os::unix::fs::symlink("f43", repo.path().join("link")).unwrap();
+        let before = ["was", "gone"].map(String::from).into();
+        assert_eq!(nested(repo.path(), &before).unwrap(), ["f43", "was"].map(String::from).into());
+    }
+
+    #[test]
+    fn what_was_found_whole_is_not_read_again_and_the_rest_is_left_out() {
+        let repo = tempfile::tempdir().unwrap();
+        for name in ["a.rpm", "x/b.rpm", "x/c.rpm.part", ".d.rpm", ".y/e.rpm", "repodata/f.rpm", "own/g.rpm"]
+        {
+            let path = repo.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, name).unwrap();
+        }
+        std::os::unix::fs::symlink("a.rpm", repo.path().join("h.rpm")).unwrap();
+        let nested = BTreeSet::from(["own".to_owned()]);
+        let stamp = |name: &str| {
+            let found = fs::metadata(repo.path().join(name)).unwrap();
+            let modified = (found.mtime(), found.mtime_nsec());
+            Package { path: name.into(), size: found.len(), modified, inode: found.ino() }
+        };
+        let (mut complaints, known) = (Complaints::default(), [stamp("a.rpm"), stamp("x/b.rpm")]);
+        let walk = Walk { folder: repo.path(), nested: &nested, known: &[], refused: &[], now: 5 };
+        assert_eq!(walk.packages(&mut complaints).unwrap(), []);
+        assert_eq!(complaints.0.into_keys().collect::<Vec<_>>(), ["a.rpm", "x/b.rpm"]);
+        let (mut complaints, refused) = (Complaints::default(), [stamp("x/b.rpm")]);
+        let walk = Walk { known: &known[..1], refused: &refused, ..walk };
+        assert_eq!(walk.packages(&mut complaints).unwrap(), known[..1]);
+        assert!(complaints.0.is_empty());
+    }
+
+    #[test]
+    fn knows_what_update_cannot_tell_apart() {
+        let old = package("a", (5, 100), 7);
+        assert!(package("a", (5, 101), 7).mistakable_for(&old));
+        assert!(package("a", (5, 100), 8).mistakable_for(&old));
+        assert!(!package("a", (6, 100), 8).mistakable_for(&old));
+        assert!(!old.mistakable_for(&old));
+    }
+}
