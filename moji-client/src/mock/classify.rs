@@ -9,6 +9,7 @@
 //! | 0 | otherwise | builder |
 //! | 1, 10, 11 | the disk is full, `Can not copy` in mock.log | builder |
 //! | 1, 10, 11 | `Start: rpmbuild` in state.log | package |
+//! | 1 | Mock had said `Done`: a step after the build failed | builder |
 //! | 1 | state.log stops between `build setup` and rpmbuild | package: its spec does not parse |
 //! | 1 | state.log stops before that, or Mock shows a traceback | builder |
 //! | 1 | no state.log | unreadable SRPM, the result directory, or a bad option |
@@ -53,6 +54,9 @@ use text::{Missing, Step};
 
 /// Below this much free space in bytes, a failed build is not blamed on the package: 128 MiB.
 pub const DISK_LOW: u64 = 128 << 20;
+
+/// What Mock says when the results of a build are copied, before it cleans up.
+const DONE: &str = "INFO: Done(";
 
 /// How the attempt ended that left `evidence`. Never panics, whatever the texts hold; the texts of
 /// the outcome are within the limits of [`Outcome::failed`].
@@ -139,6 +143,9 @@ fn build_failed(evidence: &Evidence, state: &State, code: i32) -> Verdict {
         && let Some(error) = traceback(&evidence.mock_log)
     {
         return builder(format!("Mock itself failed: {error}"));
+    }
+    if code == 1 && mock_said_done(evidence) {
+        return builder(format!("Mock failed after the build was finished: {}", mock_says(evidence, code)));
     }
     if state.started("rpmbuild") || code == 10 {
         package(failure.reason("rpmbuild failed"))
@@ -300,13 +307,17 @@ fn other(evidence: &Evidence, code: i32) -> Verdict {
 fn done(evidence: &Evidence, state: &State) -> bool {
     let mut seen = false;
     for line in text::lines(&evidence.mock_log) {
-        if line.starts_with("INFO: Done(") {
+        if line.starts_with(DONE) {
             seen = true;
         } else if line.starts_with("ERROR: ") {
             seen = false;
         }
     }
     seen && state.only_cleaning_left() && !evidence.result_dir_empty
+}
+
+fn mock_said_done(evidence: &Evidence) -> bool {
+    text::lines(&evidence.mock_log).any(|line| line.starts_with(DONE))
 }
 
 /// What says that a disk of the builder was full, if anything does.

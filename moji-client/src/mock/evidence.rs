@@ -1,4 +1,4 @@
-//! What a run of Mock left behind, read with bounds: the input of [`classify`](super::classify).
+//! What a run of Mock left behind, read with bounds: the input of [`classify`](super::classify()).
 //!
 //! Logs come from a build, so they may be of any size (500 MB), hold NULs, broken UTF-8 and lines
 //! of megabytes, or not be files at all. This module does not know what any of it means.
@@ -103,7 +103,10 @@ pub fn free_bytes(path: &Path) -> Option<u64> {
 }
 
 /// Opens a regular file that a build may have put there: no link is followed, a FIFO cannot block.
-pub(super) fn open_regular(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// When it cannot be opened, or is a link or anything else that is no regular file.
+pub fn open_regular(path: &Path) -> io::Result<File> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
     let flags = i32::try_from(flags).map_err(io::Error::other)?;
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;

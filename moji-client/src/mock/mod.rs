@@ -6,7 +6,7 @@
 //! | [`run`] | one supervised run: limits, watchdog, cancel, cleaning up |
 //! | [`sweep`] | roots that an earlier, killed client left |
 //! | [`evidence`] | bounded reading of what a run left |
-//! | [`classify`] | how the attempt ended and whose fault it is: pure |
+//! | [`mod@classify`] | how the attempt ended and whose fault it is: pure |
 //! | [`logs`] | the phase out of state.log; logs cut to a limit |
 //! | [`results`] | which files of a result directory travel |
 //! | [`configs`] | finding a Mock config, and Mock itself |
@@ -17,6 +17,7 @@
 //! Deliberately absent: the server, leases, slots and the outbox. Nothing here reads the process
 //! environment or the home folder by itself: callers pass them in.
 
+mod child;
 pub mod classify;
 pub mod command;
 pub mod configs;

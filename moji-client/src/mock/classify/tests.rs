@@ -171,7 +171,8 @@ fn success_needs_the_code_and_the_log() {
         &[],
         &[],
     );
-    check("1", &Evidence { ended: Ended::Exit(1), ..case("succeeded") }, Some(Package), &[], &[]);
+    let after = Evidence { ended: Ended::Exit(1), ..case("succeeded") };
+    check("1", &after, Some(Infrastructure), &["after the build was finished"], &[]);
 }
 
 #[test]
