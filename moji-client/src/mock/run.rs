@@ -10,7 +10,7 @@
 //!
 //! Hence the ladder of [`run`]: SIGTERM; after a grace, or at once after EPERM, `--orphanskill`;
 //! after another grace SIGKILL; and all of it again until Mock has ended, because a phase in which
-//! nothing is allowed comes to an end. After SIGKILL `--orphanskill` again, and in the end `--clean`.
+//! nothing is allowed comes to an end (nearly always: see [`Limits::stop_timeout`]). After SIGKILL `--orphanskill` again, and in the end `--clean`.
 //!
 //! Deliberately unknown here: what is built, what the logs mean (see [`classify`](super::classify()))
 //! and who cancels and why.
@@ -26,7 +26,7 @@ use rustix::process::Signal;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 pub use super::child::environment;
 use super::child::{Output, Process, describe, ended, run_briefly};
@@ -68,17 +68,20 @@ pub struct Limits {
     pub stall_timeout: Option<Duration>,
     /// How long each step of the ladder may take effect.
     pub grace: Duration,
+    /// How long the ladder is climbed again and again before Mock is left behind.
+    pub stop_timeout: Duration,
     /// How long cleaning up may take altogether.
     pub clean_timeout: Duration,
 }
 
 impl Default for Limits {
-    /// No limit for the build, 10 s grace, 5 min to clean up.
+    /// No limit for the build, 10 s grace, 30 min until Mock is left behind, 5 min to clean up.
     fn default() -> Self {
         Self {
             build_timeout: None,
             stall_timeout: None,
             grace: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(30 * 60),
             clean_timeout: Duration::from_secs(300),
         }
     }
@@ -91,31 +94,43 @@ pub struct Report {
     pub ended: Ended,
     /// The lowest free space in bytes that was seen on [`Job::disks`].
     pub lowest_free: Option<u64>,
+    /// The process id of a Mock that could not be ended, when there is one. Its root stays locked:
+    /// give the slot nothing to build before [`clear`] succeeds on it.
+    pub left_behind: Option<u32>,
+}
+
+impl Report {
+    fn without_mock(ended: Ended) -> Self {
+        Self { ended, lowest_free: None, left_behind: None }
+    }
 }
 
 /// Runs Mock until it ends, `cancel` is cancelled or a limit is reached; in the latter cases ends
 /// it, and cleans its root when it was stopped by anyone.
 ///
-/// When this returns, no process of the run is alive; it returns only then, even when a phase in
-/// which Mock must not be signalled takes long (a warning each round says so). A process that ended
-/// by itself before it was stopped counts as ended by itself.
+/// When this returns, no process of the run is alive, even when a phase in which Mock must not be
+/// signalled takes long (a warning each round says so). The one exception is a Mock that hangs in
+/// such a phase for [`Limits::stop_timeout`]: waiting for ever would keep the build's lease alive
+/// for ever, so it is left behind and [`Report::left_behind`] says so. A process that ended by
+/// itself before it was stopped counts as ended by itself.
 ///
 /// Dropping the future sends SIGTERM to Mock, which then ends its chroot's processes, and waits
 /// for nothing; the root is cleaned by the next run on it or by [`sweep`](super::sweep::sweep).
 pub async fn run(job: &Job, cancel: &CancellationToken) -> Report {
     if cancel.is_cancelled() {
-        return Report { ended: Ended::Cancelled, lowest_free: None };
+        return Report::without_mock(Ended::Cancelled);
     }
     let started =
         Output::append(&job.mock_log).and_then(|output| Process::start(&job.argv, &job.env, output));
     let mut mock = match started {
         Ok(mock) => mock,
         Err(error) => {
-            return Report { ended: Ended::NotStarted(describe(&job.argv, &error)), lowest_free: None };
+            return Report::without_mock(Ended::NotStarted(describe(&job.argv, &error)));
         }
     };
     info!(pid = mock.id(), root = job.root.uniqueext().as_str(), "Mock started");
     let mut watch = Watch::new(job);
+    let mut left_behind = None;
     let ended = match supervise(&mut mock, job, cancel, &mut watch).await {
         End::ByItself(status) => {
             let ended = ended(status);
@@ -130,12 +145,14 @@ pub async fn run(job: &Job, cancel: &CancellationToken) -> Report {
         }
         End::Stop(why) => {
             info!(pid = mock.id(), ?why, "stopping Mock");
-            let orphans = stop(&mut mock, job).await;
-            clean_up(job, orphans).await;
+            match stop(&mut mock, job).await {
+                Stopped::Ended { orphans } => clean_up(job, orphans).await,
+                Stopped::Not => left_behind = Some(mock.id()),
+            }
             why
         }
     };
-    Report { ended, lowest_free: watch.lowest_free }
+    Report { ended, lowest_free: watch.lowest_free, left_behind }
 }
 
 enum End {
@@ -168,27 +185,40 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// The ladder. Returns whether processes of the chroot may have survived Mock.
-async fn stop(mock: &mut Process, job: &Job) -> bool {
+enum Stopped {
+    /// Mock has ended; whether processes of its chroot may have survived it.
+    Ended { orphans: bool },
+    /// Mock runs on.
+    Not,
+}
+
+/// The ladder.
+async fn stop(mock: &mut Process, job: &Job) -> Stopped {
     let grace = job.limits.grace;
+    let begin = Instant::now();
     // Mock that ends by a signal did not run its handler, which ends what is in the chroot.
-    let orphans = |status: io::Result<ExitStatus>| !matches!(ended(status), Ended::Exit(_));
+    let stopped =
+        |status: io::Result<ExitStatus>| Stopped::Ended { orphans: !matches!(ended(status), Ended::Exit(_)) };
     loop {
         // With EPERM there is nothing to wait for.
         let sent = mock.signal(Signal::TERM);
         if sent != Err(Errno::PERM)
             && let Some(status) = mock.wait_for(grace).await
         {
-            return orphans(status);
+            return stopped(status);
         }
         debug!(pid = mock.id(), ?sent, "SIGTERM did not end Mock");
         orphanskill(job).await;
         if let Some(status) = mock.wait_for(grace).await {
-            return orphans(status);
+            return stopped(status);
         }
         let sent = mock.signal(Signal::KILL);
         if let Some(status) = mock.wait_for(grace).await {
-            return orphans(status);
+            return stopped(status);
+        }
+        if begin.elapsed() >= job.limits.stop_timeout {
+            error!(pid = mock.id(), ?sent, "Mock cannot be ended; leaving it behind, root and slot with it");
+            return Stopped::Not;
         }
         warn!(pid = mock.id(), ?sent, "Mock cannot be ended in this phase, trying again");
     }
