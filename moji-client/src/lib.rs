@@ -1,1 +1,3 @@
 //! Moji's builder: takes SRPMs from a `moji-server`, builds them with Mock, delivers the results.
+
+pub mod mock;
