@@ -3,5 +3,6 @@
 
 pub mod build_key;
 pub mod durable;
+pub mod source;
 
 pub use build_key::BuildKey;
