@@ -10,6 +10,7 @@
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.
 
 mod folder;
+mod glob;
 mod intake;
 mod lists;
 pub mod priority;

@@ -4,10 +4,10 @@
 
 use std::collections::HashMap;
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use moji_proto::SrpmName;
 
 use super::SrpmHeader;
+use super::glob::Glob;
 
 /// Longest `priority.txt` that is read, in bytes; what follows is ignored with a warning.
 pub const MAX_SIZE: usize = 1 << 20;
@@ -15,7 +15,7 @@ pub const MAX_SIZE: usize = 1 << 20;
 pub const MAX_LINE: usize = 1024;
 /// Most entries of one list.
 pub const MAX_ENTRIES: usize = 20_000;
-/// Most globs among them: 20,000 that begin with `*` would take minutes over a long queue.
+/// Most globs among them: each is tried for each SRPM, and 20,000 would take a minute.
 pub const MAX_GLOBS: usize = 1_000;
 /// Most warnings that are kept; the rest is counted.
 const MAX_WARNINGS: usize = 100;
@@ -25,17 +25,11 @@ const MAX_WARNINGS: usize = 100;
 pub struct Priority {
     /// Only looked up, never iterated: the order of a HashMap would differ from run to run.
     exact: HashMap<String, u32>,
-    globs: Vec<Globs>,
+    /// With the line of each, in the order of the lines.
+    globs: Vec<(u32, Glob)>,
     entries: usize,
     warnings: Vec<Warning>,
     unsaid: usize,
-}
-
-/// Globs that are matched together, and the line of each.
-#[derive(Debug, Clone)]
-struct Globs {
-    set: GlobSet,
-    lines: Vec<u32>,
 }
 
 /// Something in a `priority.txt` that is not understood. The other lines count all the same.
@@ -51,7 +45,7 @@ pub struct Warning {
 enum Line {
     Blank,
     Exact(String),
-    Glob(Box<Glob>),
+    Glob(Glob),
 }
 
 impl Priority {
@@ -61,7 +55,6 @@ impl Priority {
     /// first counts. Never fails: what is not understood is a [`Warning`].
     pub fn parse(bytes: &[u8]) -> Self {
         let mut list = Self::default();
-        let mut globs = Vec::new();
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         let (bytes, too_long) = match bytes.get(..MAX_SIZE) {
             Some(head) if bytes.len() > MAX_SIZE => {
@@ -87,11 +80,11 @@ impl Priority {
                 break;
             }
             match entry {
-                Line::Glob(_) if globs.len() == MAX_GLOBS => {
+                Line::Glob(_) if list.globs.len() == MAX_GLOBS => {
                     list.warn(number, format!("only the first {MAX_GLOBS} globs count"));
                     continue;
                 }
-                Line::Glob(glob) => globs.push((number, *glob)),
+                Line::Glob(glob) => list.globs.push((number, glob)),
                 Line::Exact(text) => {
                     list.exact.entry(text).or_insert(number);
                 }
@@ -102,7 +95,6 @@ impl Priority {
         if too_long {
             list.warn(number, format!("the file ends here for moji: it is longer than {MAX_SIZE} bytes"));
         }
-        list.build(&globs);
         list
     }
 
@@ -111,13 +103,10 @@ impl Priority {
     pub fn rank(&self, name: &SrpmName, header: &SrpmHeader) -> Option<u32> {
         let texts = [name.as_str(), header.nvr.as_str(), header.name.as_str()];
         let exact = texts.iter().filter_map(|text| self.exact.get(*text).copied()).min();
-        let glob = self.globs.iter().flat_map(|globs| {
-            texts.iter().filter_map(|text| {
-                let hits = globs.set.matches(text);
-                hits.into_iter().filter_map(|hit| globs.lines.get(hit).copied()).min()
-            })
-        });
-        exact.into_iter().chain(glob).min()
+        let before = exact.unwrap_or(u32::MAX);
+        let mut globs = self.globs.iter().take_while(|(line, _)| *line < before);
+        let glob = globs.find(|(_, glob)| texts.iter().any(|text| glob.matches(text)));
+        glob.map(|(line, _)| *line).or(exact)
     }
 
     /// What was not understood, first line first; at most 100, see [`Priority::unsaid`].
@@ -145,32 +134,6 @@ impl Priority {
             self.warnings.push(Warning { line, text });
         } else {
             self.unsaid += 1;
-        }
-    }
-
-    /// Compiles globs together, or in halves where together they are too big for the matcher.
-    fn build(&mut self, globs: &[(u32, Glob)]) {
-        if globs.is_empty() {
-            return;
-        }
-        let mut builder = GlobSetBuilder::new();
-        for (_, glob) in globs {
-            builder.add(glob.clone());
-        }
-        match (builder.build(), globs) {
-            (Ok(set), _) => {
-                let lines = globs.iter().map(|(line, _)| *line).collect();
-                self.globs.push(Globs { set, lines });
-            }
-            (Err(error), [(line, _)]) => {
-                self.entries -= 1;
-                self.warn(*line, format!("this glob is too complex: {}", error.kind()));
-            }
-            (Err(_), _) => {
-                let (first, second) = globs.split_at(globs.len() / 2);
-                self.build(first);
-                self.build(second);
-            }
         }
     }
 }
@@ -203,12 +166,7 @@ fn read_line(line: &[u8]) -> Result<Line, String> {
     if !is_glob {
         return Ok(Line::Exact(text.to_owned()));
     }
-    GlobBuilder::new(&single_stars(text))
-        .literal_separator(false)
-        .backslash_escape(false)
-        .build()
-        .map(|glob| Line::Glob(Box::new(glob)))
-        .map_err(|error| format!("{quoted:?} is not a glob: {}", error.kind()))
+    Glob::new(text).map(Line::Glob).map_err(|why| format!("{quoted:?} is not a glob: {why}"))
 }
 
 /// The line up to the `#` that stands at its start or after white space.
@@ -221,15 +179,4 @@ fn without_comment(line: &str) -> &str {
         after_space = c.is_whitespace();
     }
     line
-}
-
-/// `**` means the same as `*` here, but has a meaning of its own in paths for the matcher.
-fn single_stars(glob: &str) -> String {
-    let mut out = String::with_capacity(glob.len());
-    for c in glob.chars() {
-        if c != '*' || !out.ends_with('*') {
-            out.push(c);
-        }
-    }
-    out
 }
