@@ -17,7 +17,7 @@ use super::{Priority, SourceEvent};
 /// How long a list must stay as it is when nothing tells that its writer is done.
 const STILL: Duration = Duration::from_millis(100);
 /// The same for one that is empty or not there.
-const EMPTY: Duration = Duration::from_millis(300);
+const EMPTY: Duration = Duration::from_millis(500);
 
 /// In whose folder a list lies; `None`: in SOURCE itself.
 type Place = Option<TargetName>;

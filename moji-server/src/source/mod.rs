@@ -2,9 +2,9 @@
 //! queue.
 //!
 //! An SRPM counts when it is whole, an operator edits `priority.txt` with any editor, and neither
-//! may wait for the other. What happens when is decided in pure code ([`intake`] for SRPMs,
-//! [`lists`] for `priority.txt`): it gets observations and the time, and answers with actions.
-//! [`watch()`] acts: it asks the file system (off the async threads, through [`folder`]) and sends
+//! may wait for the other. What happens when is decided in pure code (`intake` for SRPMs,
+//! `lists` for `priority.txt`): it gets observations and the time, and answers with actions.
+//! [`watch()`] acts: it asks the file system (off the async threads, through `folder`) and sends
 //! the events. inotify only says where to look; a rescan finds what it did not say.
 //!
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.

@@ -77,7 +77,10 @@ pub(crate) fn srpm(name: &str) -> Vec<u8> {
     Fake::new(name, "1", "1").bytes()
 }
 
-fn section(entries: &[(u32, (u32, u32, Vec<u8>))]) -> Vec<u8> {
+/// Tag, and type, count and bytes of its value.
+type Entry = (u32, (u32, u32, Vec<u8>));
+
+fn section(entries: &[Entry]) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
     for (tag, (kind, count, value)) in entries {
         let align = match kind {

@@ -359,3 +359,20 @@ proptest! {
         world.settle()?;
     }
 }
+
+#[test]
+fn an_unreadable_file_is_named_once_and_tried_again() {
+    let mut world = World::new();
+    world.put(&key(0), None, WHOLE, Kind::Srpm, false, Duration::ZERO);
+    let sight = world.sight(&key(0));
+    for round in 0..3 {
+        let seen = Observation::Srpm { key: key(0), sight, hint: Hint::Touched };
+        let actions = world.intake.handle(world.now, seen);
+        assert!(matches!(&actions[..], [Action::Read(_)]), "{actions:?}");
+        let head = Reading::Failed("denied".to_owned());
+        let actions = world.intake.handle(world.now, Observation::Head { key: key(0), head });
+        assert_eq!(actions.len(), usize::from(round == 0), "{actions:?}");
+    }
+    assert_eq!(world.intake.next_deadline(), None);
+    world.settle().unwrap();
+}
