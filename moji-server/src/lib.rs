@@ -4,5 +4,6 @@
 pub mod build_key;
 pub mod durable;
 pub mod metadata;
+pub mod source;
 
 pub use build_key::BuildKey;

@@ -1,0 +1,253 @@
+//! Asking the file system: what a path in SOURCE is, what a folder holds, what a file says.
+//!
+//! All of it blocks and keeps nothing. It does not know what was there before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use moji_proto::{SrpmName, TargetName};
+use rustix::fs::{Mode, OFlags};
+
+use super::priority::{self, Priority};
+use super::srpm::{self, Head};
+use crate::BuildKey;
+
+/// The name of the list of what to build first.
+pub(super) const PRIORITY: &str = "priority.txt";
+
+/// When this differs, the file may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    /// Device and inode.
+    pub(super) file: (u64, u64),
+    pub(super) size: u64,
+    /// Nanoseconds since 1970.
+    pub(super) mtime: i64,
+    pub(super) ctime: i64,
+}
+
+/// A file as it was when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Sight {
+    pub(super) stamp: Stamp,
+    /// Time since the mtime; zero when that lies in the future.
+    pub(super) age: Duration,
+}
+
+impl Stamp {
+    fn of(data: &Metadata) -> Self {
+        let nanos = |s: i64, ns: i64| s.saturating_mul(1_000_000_000).saturating_add(ns);
+        Self {
+            file: (data.dev(), data.ino()),
+            size: data.len(),
+            mtime: nanos(data.mtime(), data.mtime_nsec()),
+            ctime: nanos(data.ctime(), data.ctime_nsec()),
+        }
+    }
+
+    pub(super) fn changed_at(&self) -> jiff::Timestamp {
+        jiff::Timestamp::from_nanosecond(self.ctime.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
+    }
+}
+
+impl Sight {
+    fn of(data: &Metadata) -> Self {
+        let age = data.modified().ok().and_then(|time| SystemTime::now().duration_since(time).ok());
+        Self { stamp: Stamp::of(data), age: age.unwrap_or_default() }
+    }
+}
+
+/// What a path in SOURCE may be, by its name alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spot {
+    /// SOURCE itself.
+    Root,
+    /// A target's folder, or a file that is called like one.
+    Target(TargetName),
+    Priority(Option<TargetName>),
+    Srpm(BuildKey),
+    /// The path below SOURCE of something that moji does not use.
+    Other(PathBuf),
+}
+
+impl Spot {
+    /// `path` is below SOURCE. `None` for what is not to be named: too deep, or by its name of no
+    /// interest to anybody.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let mut names = path.components().map(|part| match part {
+            Component::Normal(name) => Some(name),
+            _ => None,
+        });
+        let Some(first) = names.next() else { return Some(Self::Root) };
+        let (target, name) = match (names.next(), names.next()) {
+            (None, _) => (None, first?),
+            (Some(name), None) => (Some(TargetName::new(first?.to_str()?).ok()?), name?),
+            _ => return None,
+        };
+        let Some(name) = name.to_str() else { return Some(Self::Other(path.to_owned())) };
+        if name == PRIORITY {
+            return Some(Self::Priority(target));
+        }
+        let temporary = name.starts_with(['.', '#'])
+            || [".part", "~", ".swp"].iter().any(|end| name.ends_with(end))
+            || name == "lost+found";
+        if temporary {
+            return None;
+        }
+        if let Ok(srpm) = SrpmName::new(name) {
+            return Some(Self::Srpm(BuildKey { target, srpm }));
+        }
+        match TargetName::new(name) {
+            Ok(name) if target.is_none() => Some(Self::Target(name)),
+            _ => Some(Self::Other(path.to_owned())),
+        }
+    }
+}
+
+/// The path below SOURCE of a target's folder, or of SOURCE itself.
+pub(super) fn below(target: Option<&TargetName>) -> PathBuf {
+    target.map_or_else(PathBuf::new, |target| PathBuf::from(target.as_str()))
+}
+
+/// What lies in one folder.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    pub(super) srpms: BTreeMap<SrpmName, Sight>,
+    pub(super) priority: Option<Sight>,
+    /// Target folders, in SOURCE itself.
+    pub(super) targets: BTreeSet<TargetName>,
+    /// What is there but not used, and why.
+    pub(super) others: Vec<(PathBuf, &'static str)>,
+}
+
+/// Lists SOURCE or a target's folder.
+///
+/// # Errors
+/// When the folder cannot be read to its end: then nobody may conclude that a file is gone.
+pub(super) fn list(source: &Path, target: Option<&TargetName>) -> io::Result<Listing> {
+    let folder = below(target);
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(source.join(&folder))? {
+        let path = folder.join(entry?.file_name());
+        let Some(spot) = Spot::of(&path) else { continue };
+        match look(source, &spot)? {
+            Found::Srpm(sight) => {
+                if let Spot::Srpm(key) = spot {
+                    listing.srpms.insert(key.srpm, sight);
+                }
+            }
+            Found::Priority(sight) => listing.priority = Some(sight),
+            Found::Folder => {
+                if let Spot::Target(target) = spot {
+                    listing.targets.insert(target);
+                }
+            }
+            Found::Other(why) => listing.others.push((path, why)),
+            Found::Nothing => {}
+        }
+    }
+    Ok(listing)
+}
+
+/// What is at a [`Spot`].
+#[derive(Debug)]
+pub(super) enum Found {
+    Srpm(Sight),
+    Priority(Sight),
+    /// A target's folder.
+    Folder,
+    /// Something that is left alone, and why.
+    Other(&'static str),
+    Nothing,
+}
+
+/// Looks at one path, without following a symlink (except that of a `priority.txt`, which may well
+/// lie in somebody's git checkout).
+///
+/// # Errors
+/// When the file system does not say; that nothing is there is no error.
+pub(super) fn look(source: &Path, spot: &Spot) -> io::Result<Found> {
+    let (path, follow) = match spot {
+        Spot::Root => (PathBuf::new(), true),
+        Spot::Target(target) => (below(Some(target)), false),
+        Spot::Priority(target) => (below(target.as_ref()).join(PRIORITY), true),
+        Spot::Srpm(key) => (key.path(), false),
+        Spot::Other(path) => (path.clone(), false),
+    };
+    let path = source.join(path);
+    let data = if follow { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+    let data = match data {
+        Ok(data) => data,
+        Err(error) if is_nothing(&error) => return Ok(Found::Nothing),
+        Err(error) => return Err(error),
+    };
+    Ok(match spot {
+        Spot::Srpm(_) if data.is_file() => Found::Srpm(Sight::of(&data)),
+        Spot::Srpm(_) if data.is_symlink() => {
+            Found::Other("a symlink cannot be moved like an SRPM: move, copy or hard-link the file itself")
+        }
+        Spot::Srpm(_) if data.is_dir() => Found::Other("it is a folder"),
+        Spot::Srpm(_) => Found::Other("it is no regular file"),
+        Spot::Priority(_) if data.is_file() => Found::Priority(Sight::of(&data)),
+        Spot::Priority(_) => Found::Other("it is no regular file"),
+        Spot::Target(_) if data.is_dir() => Found::Folder,
+        Spot::Other(path) if path.to_string_lossy().ends_with(".src.rpm") => {
+            Found::Other("its name has characters that no SRPM has, or is too long")
+        }
+        Spot::Other(path) if data.is_dir() && path.components().count() == 1 => {
+            Found::Other("a folder with this name cannot be a target's")
+        }
+        // What lies deeper than a target's folder is nobody's business, but a folder there is.
+        Spot::Other(_) | Spot::Target(_) => Found::Other("it is no SRPM"),
+        Spot::Root => Found::Nothing,
+    })
+}
+
+/// The error of asking for a path where there is nothing.
+pub(super) fn is_nothing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Opens a file for reading, and says what it is. A FIFO or device does not block it.
+fn open(path: &Path, follow: bool) -> io::Result<(File, Stamp)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    Ok((file, Stamp::of(&data)))
+}
+
+/// Reads the headers of an SRPM, and says which file it was. `None` when it was written to
+/// meanwhile: what was read then belongs to neither content.
+///
+/// # Errors
+/// When it cannot be opened or read.
+pub(super) fn read_srpm(source: &Path, key: &BuildKey) -> io::Result<Option<(Stamp, Head)>> {
+    let (file, stamp) = open(&source.join(key.path()), false)?;
+    let head = srpm::read_head(&file)?;
+    let same = Stamp::of(&file.metadata()?) == stamp;
+    Ok(same.then_some((stamp, head)))
+}
+
+/// Reads a `priority.txt`, and says which file it was; `None` as above.
+///
+/// # Errors
+/// When it cannot be opened or read.
+pub(super) fn read_priority(
+    source: &Path,
+    target: Option<&TargetName>,
+) -> io::Result<Option<(Stamp, Priority)>> {
+    let (file, stamp) = open(&source.join(below(target)).join(PRIORITY), true)?;
+    let mut bytes = Vec::new();
+    // One byte more, so that the parser sees that it is too long.
+    (&file).take(priority::MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
+    let same = Stamp::of(&file.metadata()?) == stamp;
+    Ok(same.then(|| (stamp, Priority::parse(&bytes))))
+}

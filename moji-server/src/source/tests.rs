@@ -1,0 +1,8 @@
+//! Tests of the watch on SOURCE: the pure parts without files, the whole on real folders.
+
+mod intake;
+mod lists;
+mod measure;
+mod priority;
+mod srpm;
+mod watching;

@@ -1,0 +1,127 @@
+use std::io::Write as _;
+
+use proptest::prelude::*;
+
+use crate::source::srpm::{Head, head_of, read_head};
+use crate::source::testing::{Fake, SizeTag, srpm};
+
+fn good(bytes: &[u8]) -> (String, Option<u32>, Option<u64>) {
+    match head_of(bytes) {
+        Head::Srpm { header, size } => (header.nvr.to_string(), header.epoch, size),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reason(bytes: &[u8]) -> String {
+    match head_of(bytes) {
+        Head::Bad { reason, .. } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn headers_and_the_size_that_they_promise() {
+    for (size, epoch) in [(SizeTag::Size, None), (SizeTag::LongSize, Some(3)), (SizeTag::Payload, Some(0))] {
+        let bytes = Fake { size, epoch, ..Fake::new("foo-bar", "1.2~rc1", "3.fc43") }.bytes();
+        assert_eq!(
+            good(&bytes),
+            ("foo-bar-1.2~rc1-3.fc43".to_owned(), epoch, Some(bytes.len() as u64)),
+            "{size:?}"
+        );
+    }
+    let bytes = Fake { size: SizeTag::None, ..Fake::new("foo", "1", "2") }.bytes();
+    assert_eq!(good(&bytes).2, None);
+}
+
+#[test]
+fn what_may_still_become_an_srpm() {
+    let bytes = srpm("foo");
+    let whole = bytes.len() - 5_000;
+    for cut in 0..whole {
+        assert!(matches!(head_of(&bytes[..cut]), Head::Partial { .. }), "{cut}");
+    }
+    assert!(matches!(head_of(&bytes[..whole]), Head::Srpm { .. }));
+    assert!(matches!(head_of(&[0; 50_000]), Head::Partial { .. }));
+}
+
+#[test]
+fn what_never_becomes_an_srpm() {
+    assert_eq!(reason(b"<html>404"), "it is not an RPM package");
+    assert_eq!(
+        reason(&Fake { source: false, ..Fake::new("foo", "1", "2") }.bytes()),
+        "it is a binary RPM, not a source package"
+    );
+    for (name, version, release) in
+        [("foo", "1-2", "3"), ("f o", "1", "2"), ("../x", "1", "2"), ("", "1", "2"), ("-x", "1", "1")]
+    {
+        let reason = reason(&Fake::new(name, version, release).bytes());
+        assert!(reason.starts_with("its header gives no usable NVR"), "{reason}");
+    }
+}
+
+#[test]
+fn lengths_are_checked_before_anything_is_read() {
+    // 0xffffffff entries, and as much data.
+    let mut bytes = srpm("foo");
+    bytes[96 + 8..96 + 16].fill(0xff);
+    assert!(reason(&bytes).starts_with("its RPM signature is malformed"));
+    // An entry that is there 1,000 times over the same big data.
+    let data = vec![b'x'; 100_000];
+    let mut section = vec![0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0];
+    section.extend(1_000_u32.to_be_bytes());
+    section.extend((data.len() as u32).to_be_bytes());
+    for _ in 0..1_000 {
+        for word in [1_u32, 4, 0, 25_000] {
+            section.extend(word.to_be_bytes());
+        }
+    }
+    section.extend(data);
+    let mut bytes = srpm("foo")[..96].to_vec();
+    bytes.extend(&section);
+    bytes.resize(bytes.len().next_multiple_of(8), 0);
+    bytes.extend(&section);
+    assert_eq!(reason(&bytes), "its RPM signature is malformed: an entry overlaps another");
+}
+
+#[test]
+fn a_file_is_read_only_as_far_as_its_headers_go() {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&srpm("foo")).unwrap();
+    // A payload of 1 TB, of which not a block is there.
+    file.set_len(1 << 40).unwrap();
+    assert!(matches!(read_head(&file).unwrap(), Head::Srpm { .. }));
+    file.set_len(200).unwrap();
+    assert!(matches!(read_head(&file).unwrap(), Head::Partial { .. }));
+    file.set_len(0).unwrap();
+    assert_eq!(read_head(&file).unwrap(), Head::Partial { why: "it is empty" });
+}
+
+/// No flipped byte gets a panic out, nor a name that was not checked.
+#[test]
+fn flipped_bytes_never_panic() {
+    let bytes = srpm("foo");
+    let headers = bytes.len() - 5_000;
+    assert!(headers > 300, "{headers}");
+    for at in 0..headers {
+        for flip in [0x01, 0x02, 0x40, 0x80, 0xff] {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= flip;
+            head_of(&bytes);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..600),
+        at in 0_usize..500,
+        whole in any::<bool>(),
+    ) {
+        head_of(&bytes);
+        let mut srpm = srpm("foo");
+        let end = (at + bytes.len()).min(srpm.len());
+        srpm[at..end].copy_from_slice(&bytes[..end - at]);
+        head_of(if whole { &srpm } else { &srpm[..end] });
+    }
+}

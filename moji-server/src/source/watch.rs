@@ -1,0 +1,515 @@
+//! The task that watches SOURCE: it carries out what [`Intake`] and [`Lists`] decide.
+//!
+//! One job at a time looks (lists folders, asks for single paths), a few read headers; all of them
+//! off the async threads, so that a file system that hangs stops neither the server nor its end.
+//! Knows what to do, never what it means.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use moji_proto::TargetName;
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::folder::{self, Found, Listing, Spot, Stamp};
+use super::intake::{self, Hint, Intake, Reading};
+use super::lists::{self, Lists};
+use super::{Priority, SourceConfig, SourceEvent};
+use crate::BuildKey;
+
+/// Hints that wait; when there are more, everything is looked at.
+const HINTS: usize = 4096;
+/// Paths to look at one by one; when there are more, everything is looked at.
+const SPOTS: usize = 16_384;
+/// Headers that one job reads.
+const READS: usize = 64;
+/// Jobs that read headers at the same time.
+const READERS: usize = 4;
+/// Warnings of one `priority.txt` that are logged.
+const WARNINGS: usize = 20;
+
+/// Watches SOURCE until `shutdown`, or until nobody receives the events. Waits while the channel
+/// is full; what happens meanwhile is found by looking afterwards.
+///
+/// # Errors
+/// When SOURCE cannot be listed at the start. Later trouble is logged, and tried again.
+pub async fn watch(
+    config: SourceConfig,
+    events: mpsc::Sender<SourceEvent>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    let source = std::path::absolute(&config.folder)
+        .with_context(|| format!("failed to find {}", config.folder.display()))?;
+    let (hints, hinted) = mpsc::channel(HINTS);
+    let lost = Arc::new(Notify::new());
+    let watcher = match notify::recommended_watcher(listener(source.clone(), hints, lost.clone())) {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(
+                "changes in {} are noticed only every {:?}: {error}",
+                source.display(),
+                config.rescan
+            );
+            None
+        }
+    };
+    Watch {
+        source: source.into(),
+        intake: Intake::new(&config),
+        lists: Lists::default(),
+        begun: Instant::now(),
+        jobs: JoinSet::new(),
+        looking: false,
+        watcher,
+        dirty: Dirty { all: true, spots: BTreeMap::new() },
+        reads: VecDeque::new(),
+        readers: 0,
+        start: Some(Start::default()),
+        named: BTreeSet::new(),
+        events,
+    }
+    .run(hinted, lost, config.rescan, shutdown)
+    .await
+}
+
+/// What inotify's thread does: sorts out what is of interest, and never waits.
+fn listener(
+    source: PathBuf,
+    hints: mpsc::Sender<(Spot, Hint)>,
+    lost: Arc<Notify>,
+) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
+    move |event| {
+        let Ok(event) = event else { return lost.notify_one() };
+        if event.need_rescan() {
+            return lost.notify_one();
+        }
+        let Some(hint) = hint_of(&event.kind) else { return };
+        for path in event.paths {
+            let spot = path.strip_prefix(&source).ok().and_then(Spot::of);
+            if spot.is_some_and(|spot| hints.try_send((spot, hint)).is_err()) {
+                lost.notify_one();
+            }
+        }
+    }
+}
+
+fn hint_of(kind: &EventKind) -> Option<Hint> {
+    match kind {
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Hint::Closed),
+        // Moji's own reading among them.
+        EventKind::Access(_) => None,
+        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Hint::Closed),
+        // Comes after From and To.
+        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => None,
+        EventKind::Modify(ModifyKind::Data(_)) => Some(Hint::Written),
+        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => {
+            Some(Hint::Appeared)
+        }
+        _ => Some(Hint::Touched),
+    }
+}
+
+/// Where to look next.
+#[derive(Debug, Default)]
+struct Dirty {
+    all: bool,
+    spots: BTreeMap<Spot, Hint>,
+}
+
+impl Dirty {
+    fn add(&mut self, spot: Spot, hint: Hint) {
+        if spot == Spot::Root {
+            self.all = true;
+        } else if self.spots.len() >= SPOTS {
+            self.all = true;
+            self.spots.clear();
+        } else {
+            self.spots.entry(spot).and_modify(|before| *before = before.then(hint)).or_insert(hint);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.all && self.spots.is_empty()
+    }
+}
+
+/// What has to be read before [`SourceEvent::Ready`].
+#[derive(Debug, Default)]
+struct Start {
+    /// Everything was listed once; what is read from now on came later.
+    listed: bool,
+    srpms: BTreeSet<BuildKey>,
+    lists: BTreeSet<Option<TargetName>>,
+}
+
+/// What a job found out.
+enum Done {
+    Looked { sightings: Vec<Sighting>, all: bool, watcher: Option<RecommendedWatcher> },
+    Heads(Vec<(BuildKey, Reading)>),
+    List(Option<TargetName>, Result<Option<(Stamp, Priority)>, String>),
+}
+
+/// One thing that a look showed.
+enum Sighting {
+    Spot(Spot, Hint, Found),
+    Folder(Option<TargetName>, Listing),
+    /// The path below SOURCE that could not be looked at, or watched.
+    Failed(PathBuf, String),
+}
+
+struct Watch {
+    source: Arc<Path>,
+    intake: Intake,
+    lists: Lists,
+    begun: Instant,
+    jobs: JoinSet<Done>,
+    looking: bool,
+    /// Travels with the job that looks: a folder is watched before it is listed.
+    watcher: Option<RecommendedWatcher>,
+    dirty: Dirty,
+    reads: VecDeque<BuildKey>,
+    readers: usize,
+    /// `None` after [`SourceEvent::Ready`].
+    start: Option<Start>,
+    /// Paths below SOURCE that were named in the log; those that are still there at a rescan.
+    named: BTreeSet<PathBuf>,
+    events: mpsc::Sender<SourceEvent>,
+}
+
+/// What the loop does next.
+enum Next {
+    Stop,
+    Done(Done),
+    Hints,
+    Lost,
+    Rescan,
+    Tick,
+}
+
+impl Watch {
+    async fn run(
+        mut self,
+        mut hinted: mpsc::Receiver<(Spot, Hint)>,
+        lost: Arc<Notify>,
+        rescan: Duration,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let mut hints = Vec::new();
+        let mut rescans = tokio::time::interval_at(self.begun + rescan, rescan);
+        rescans.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            self.begin_jobs();
+            let deadline =
+                [self.intake.next_deadline(), self.lists.next_deadline()].into_iter().flatten().min();
+            let tick = tokio::time::sleep_until(self.begun + deadline.unwrap_or_default());
+            let next = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => Next::Stop,
+                Some(done) = self.jobs.join_next() => Next::Done(done.context("a look at SOURCE failed")?),
+                () = lost.notified() => Next::Lost,
+                _ = hinted.recv_many(&mut hints, HINTS), if !hinted.is_closed() => Next::Hints,
+                () = tick, if deadline.is_some() => Next::Tick,
+                _ = rescans.tick() => Next::Rescan,
+            };
+            let mut out = Vec::new();
+            match next {
+                Next::Stop => return Ok(()),
+                Next::Done(done) => self.done(done, &mut out)?,
+                Next::Hints => {
+                    for (spot, hint) in hints.drain(..) {
+                        self.dirty.add(spot, hint);
+                    }
+                }
+                Next::Lost | Next::Rescan => self.dirty.all = true,
+                Next::Tick => {
+                    self.intake(intake::Observation::Tick, &mut out);
+                    self.lists(lists::Observation::Tick, &mut out);
+                }
+            }
+            for event in out {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return Ok(()),
+                    sent = self.events.send(event) => if sent.is_err() { return Ok(()) },
+                }
+            }
+        }
+    }
+
+    fn begin_jobs(&mut self) {
+        if !self.looking && !self.dirty.is_empty() {
+            self.looking = true;
+            let Dirty { all, spots } = std::mem::take(&mut self.dirty);
+            let (source, watcher) = (self.source.clone(), self.watcher.take());
+            self.jobs.spawn_blocking(move || look(&source, all, spots, watcher));
+        }
+        while self.readers < READERS && !self.reads.is_empty() {
+            self.readers += 1;
+            let keys: Vec<_> = self.reads.drain(..self.reads.len().min(READS)).collect();
+            let source = self.source.clone();
+            self.jobs.spawn_blocking(move || {
+                let read = |key: BuildKey| {
+                    let head = read_srpm(&source, &key);
+                    (key, head)
+                };
+                Done::Heads(keys.into_iter().map(read).collect())
+            });
+        }
+    }
+
+    fn done(&mut self, done: Done, out: &mut Vec<SourceEvent>) -> anyhow::Result<()> {
+        match done {
+            Done::Looked { sightings, all, watcher } => {
+                self.looking = false;
+                self.watcher = watcher;
+                self.looked(sightings, all, out)?;
+            }
+            Done::Heads(heads) => {
+                self.readers -= 1;
+                for (key, head) in heads {
+                    if let Some(start) = &mut self.start {
+                        start.srpms.remove(&key);
+                    }
+                    self.intake(intake::Observation::Head { key, head }, out);
+                }
+            }
+            Done::List(place, content) => {
+                if let Some(start) = &mut self.start {
+                    start.lists.remove(&place);
+                }
+                self.lists(lists::Observation::Content { place, content }, out);
+            }
+        }
+        if self.start.as_ref().is_some_and(|s| s.listed && s.srpms.is_empty() && s.lists.is_empty()) {
+            self.start = None;
+            out.push(SourceEvent::Ready);
+        }
+        Ok(())
+    }
+
+    fn looked(
+        &mut self,
+        sightings: Vec<Sighting>,
+        all: bool,
+        out: &mut Vec<SourceEvent>,
+    ) -> anyhow::Result<()> {
+        let mut odd = BTreeSet::new();
+        for sighting in sightings {
+            match sighting {
+                Sighting::Spot(Spot::Srpm(key), hint, found) => {
+                    let sight = self.srpm_at(&key, found, &mut odd);
+                    self.intake(intake::Observation::Srpm { key, sight, hint }, out);
+                }
+                Sighting::Spot(Spot::Priority(place), hint, found) => {
+                    let sight = if let Found::Priority(sight) = found { Some(sight) } else { None };
+                    self.lists(lists::Observation::Seen { place, sight, hint }, out);
+                }
+                Sighting::Spot(Spot::Other(path), _, Found::Other(why)) => self.name(path, why, &mut odd),
+                Sighting::Spot(Spot::Target(target), _, Found::Other(why)) => {
+                    self.name(folder::below(Some(&target)), why, &mut odd);
+                }
+                Sighting::Spot(..) => {}
+                Sighting::Folder(target, listing) => self.listed(target, listing, &mut odd, out),
+                Sighting::Failed(path, error) => {
+                    if all && path.as_os_str().is_empty() && self.start.as_ref().is_some_and(|s| !s.listed) {
+                        anyhow::bail!("failed to list {}: {error}", self.source.display());
+                    }
+                    self.name(path, &error, &mut odd);
+                }
+            }
+        }
+        if all {
+            // What is no longer odd is named again when it becomes so again.
+            self.named = odd;
+            if let Some(start) = &mut self.start {
+                start.listed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn listed(
+        &mut self,
+        target: Option<TargetName>,
+        listing: Listing,
+        odd: &mut BTreeSet<PathBuf>,
+        out: &mut Vec<SourceEvent>,
+    ) {
+        let Listing { srpms, priority, targets, others } = listing;
+        for (path, why) in others {
+            self.name(path, why, odd);
+        }
+        let seen = lists::Observation::Seen { place: target.clone(), sight: priority, hint: Hint::Touched };
+        self.lists(seen, out);
+        if target.is_none() {
+            self.lists(lists::Observation::Targets(targets.clone()), out);
+            self.intake(intake::Observation::Targets(targets), out);
+        }
+        self.intake(intake::Observation::Folder { target, srpms }, out);
+    }
+
+    fn srpm_at(
+        &mut self,
+        key: &BuildKey,
+        found: Found,
+        odd: &mut BTreeSet<PathBuf>,
+    ) -> Option<folder::Sight> {
+        match found {
+            Found::Srpm(sight) => return Some(sight),
+            Found::Other(why) => self.name(key.path(), why, odd),
+            _ => {}
+        }
+        None
+    }
+
+    /// Names what is left alone, once.
+    fn name(&mut self, path: PathBuf, why: &str, odd: &mut BTreeSet<PathBuf>) {
+        if self.named.insert(path.clone()) {
+            tracing::warn!("{} is left alone: {why}", self.source.join(&path).display());
+        }
+        odd.insert(path);
+    }
+
+    fn intake(&mut self, observation: intake::Observation, out: &mut Vec<SourceEvent>) {
+        for action in self.intake.handle(self.begun.elapsed(), observation) {
+            match action {
+                intake::Action::Look(key) => self.dirty.add(Spot::Srpm(key), Hint::Touched),
+                intake::Action::Read(key) => {
+                    if let Some(start) = self.start.as_mut().filter(|start| !start.listed) {
+                        start.srpms.insert(key.clone());
+                    }
+                    self.reads.push_back(key);
+                }
+                intake::Action::Tell(event) => out.push(event),
+                intake::Action::Warn(text) => tracing::warn!("{text}"),
+            }
+        }
+    }
+
+    fn lists(&mut self, observation: lists::Observation, out: &mut Vec<SourceEvent>) {
+        for action in self.lists.handle(self.begun.elapsed(), observation) {
+            match action {
+                lists::Action::Look(place) => self.dirty.add(Spot::Priority(place), Hint::Touched),
+                lists::Action::Read(place) => {
+                    if let Some(start) = self.start.as_mut().filter(|start| !start.listed) {
+                        start.lists.insert(place.clone());
+                    }
+                    let source = self.source.clone();
+                    self.jobs.spawn_blocking(move || {
+                        let content = read_list(&source, place.as_ref());
+                        Done::List(place, content)
+                    });
+                }
+                lists::Action::Tell(event) => {
+                    if let SourceEvent::Priority { target, list } = &event {
+                        log_list(target.as_ref(), list);
+                    }
+                    out.push(event);
+                }
+                lists::Action::Warn(text) => tracing::warn!("{text}"),
+            }
+        }
+    }
+}
+
+fn log_list(target: Option<&TargetName>, list: &Priority) {
+    let path = folder::below(target).join(folder::PRIORITY);
+    let path = path.display();
+    tracing::info!("{path}: {} entries", list.len());
+    for warning in list.warnings().iter().take(WARNINGS) {
+        tracing::warn!("{path}:{}: {}", warning.line, warning.text);
+    }
+    let more = list.warnings().len().saturating_sub(WARNINGS) + list.unsaid();
+    if more > 0 {
+        tracing::warn!("{path}: {more} more lines are not understood");
+    }
+}
+
+/// The job that looks.
+fn look(
+    source: &Path,
+    all: bool,
+    mut spots: BTreeMap<Spot, Hint>,
+    mut watcher: Option<RecommendedWatcher>,
+) -> Done {
+    let mut sightings = Vec::new();
+    let mut list = |target: Option<TargetName>, sightings: &mut Vec<Sighting>| {
+        let path = folder::below(target.as_ref());
+        if let Some(watcher) = &mut watcher {
+            // Again at each rescan: the folder may be another one under the same name.
+            match watcher.watch(&source.join(&path), RecursiveMode::NonRecursive) {
+                // What is not there needs no watch.
+                Ok(()) | Err(notify::Error { kind: notify::ErrorKind::PathNotFound, .. }) => {}
+                Err(error) => {
+                    let error = format!("it cannot be watched, changes show at a rescan only: {error}");
+                    sightings.push(Sighting::Failed(path.clone(), error));
+                }
+            }
+        }
+        match folder::list(source, target.as_ref()) {
+            Ok(listing) => {
+                let targets = listing.targets.clone();
+                sightings.push(Sighting::Folder(target, listing));
+                targets
+            }
+            Err(error) if target.is_some() && folder::is_nothing(&error) => {
+                sightings.push(Sighting::Folder(target, Listing::default()));
+                BTreeSet::new()
+            }
+            Err(error) => {
+                sightings.push(Sighting::Failed(path, format!("it cannot be listed: {error}")));
+                BTreeSet::new()
+            }
+        }
+    };
+    if all {
+        for target in list(None, &mut sightings) {
+            spots.remove(&Spot::Target(target.clone()));
+            list(Some(target), &mut sightings);
+        }
+    }
+    for (spot, hint) in spots {
+        let found = folder::look(source, &spot);
+        match (spot, found) {
+            (Spot::Target(target), Ok(Found::Folder | Found::Nothing)) => {
+                list(Some(target), &mut sightings);
+            }
+            (spot, Ok(found)) => sightings.push(Sighting::Spot(spot, hint, found)),
+            // What cannot be asked for is named when its folder is listed.
+            (spot, Err(error)) => tracing::debug!("{spot:?}: {error}"),
+        }
+    }
+    Done::Looked { sightings, all, watcher }
+}
+
+fn read_srpm(source: &Path, key: &BuildKey) -> Reading {
+    match folder::read_srpm(source, key) {
+        Ok(Some((stamp, head))) => Reading::Head(stamp, head),
+        Ok(None) => Reading::Changed,
+        Err(error) if is_replaced(&error) => Reading::Changed,
+        Err(error) => Reading::Failed(error.to_string()),
+    }
+}
+
+fn read_list(source: &Path, place: Option<&TargetName>) -> Result<Option<(Stamp, Priority)>, String> {
+    match folder::read_priority(source, place) {
+        Ok(content) => Ok(content),
+        Err(error) if is_replaced(&error) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Since it was looked at, the file went, or something else took its place.
+fn is_replaced(error: &io::Error) -> bool {
+    folder::is_nothing(error)
+        || error.kind() == io::ErrorKind::InvalidInput
+        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
+}
