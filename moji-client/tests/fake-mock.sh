@@ -1,7 +1,7 @@
 #!/bin/sh
 # A stand-in for Mock that misbehaves on demand. $HOSTMOCK_MODE says how, $HOSTMOCK_DIR is where it
 # says what it did. A file of the repository rather than one that a test writes: executing what
-# another thread may still hold open for writing fails with ETXTBSY.
+# another thread may still hold open for writing fails with ETXTBSY. It ends with its folder.
 dir=$HOSTMOCK_DIR
 case " $* " in
 *" --version "*)
@@ -26,14 +26,14 @@ case " $* " in
         exit 60
     fi
     [ "$HOSTMOCK_MODE" != clean-fails ] || exit 20
-    [ "$HOSTMOCK_MODE" != clean-hangs ] || exec sleep 1000
+    [ "$HOSTMOCK_MODE" != clean-hangs ] || exec sleep 100
     exit 0 ;;
 esac
 
 # rpmbuild: in a session of its own, deaf to SIGTERM. Ready when its id is in the file.
 rpmbuild() {
-    setsid sh -c 'trap "" TERM HUP; echo $$ >"$1.new"; mv "$1.new" "$1"; while :; do sleep 0.05; done' \
-        sh "$dir/orphan" &
+    setsid sh -c 'trap "" TERM HUP; echo $$ >"$1.new"; mv "$1.new" "$1"; while [ -d "$2" ]; do sleep 0.05; done' \
+        sh "$dir/orphan" "$dir" &
     while [ ! -s "$dir/orphan" ]; do sleep 0.01; done
 }
 ready() { echo $$ >"$dir/pid.new"; mv "$dir/pid.new" "$dir/pid"; }
@@ -49,7 +49,7 @@ looks)
     echo "$fds" >"$dir/fds"
     exit 0 ;;
 leaves-a-child)
-    sleep 1000 &
+    sleep 100 &
     echo $! >"$dir/child"
     exit 0 ;;
 kills-itself) rpmbuild; kill -KILL $$ ;;
@@ -62,13 +62,13 @@ waits-for-rpmbuild)
     while [ -e "$dir/orphan" ]; do sleep 0.02; done
     exit 241 ;;
 deaf) trap '' TERM; rpmbuild; rm -f "$dir/hidden"; mv "$dir/orphan" "$dir/hidden"; ready
-    while :; do sleep 0.02; [ -e "$dir/orphan" ] || cp "$dir/hidden" "$dir/orphan"; done ;;
-silent) ready; exec sleep 1000 ;;
+    while [ -d "$dir" ]; do sleep 0.02; [ -e "$dir/orphan" ] || cp "$dir/hidden" "$dir/orphan"; done ;;
+silent) ready; exec sleep 100 ;;
 writes-slowly)
     i=0
     while [ $i -lt 20 ]; do i=$((i + 1)); echo "line $i" >>"$dir/build.log"; sleep 0.1; done
     exit 0 ;;
-writes-for-ever) ready; while :; do echo x >>"$dir/build.log"; sleep 0.05; done ;;
+writes-for-ever) ready; while [ -d "$dir" ]; do echo x >>"$dir/build.log"; sleep 0.05; done ;;
 esac
 ready
-while :; do sleep 0.02; done
+while [ -d "$dir" ]; do sleep 0.02; done
