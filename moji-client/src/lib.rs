@@ -1,3 +1,15 @@
 //! Moji's builder: takes SRPMs from a `moji-server`, builds them with Mock, delivers the results.
 
+pub mod agent;
+pub mod backoff;
+pub mod builder;
+pub mod connection;
+pub mod job;
+pub mod log;
 pub mod mock;
+pub mod options;
+pub mod outbox;
+pub mod run;
+pub mod start;
+mod tail;
+pub mod work_dir;

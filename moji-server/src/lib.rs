@@ -1,9 +1,21 @@
 //! Moji's server: hands SRPMs from a folder to builders, and publishes what they built as a dnf
 //! repository.
 
+mod accept;
 pub mod build_key;
+pub mod commit;
 pub mod durable;
+pub mod farm;
+pub mod folders;
+pub mod log;
 pub mod metadata;
+pub mod options;
+pub mod record;
+pub mod run;
+pub mod scheduler;
+pub mod session;
 pub mod source;
+mod working;
 
+pub use accept::Listener;
 pub use build_key::BuildKey;

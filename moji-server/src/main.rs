@@ -1,2 +1,68 @@
-//! `moji-server`.
-fn main() {}
+//! `moji-server`: options, log, socket, signals; then [`moji_server::run::run`].
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use moji_server::folders::FoldersError;
+use moji_server::options::{Options, Settings};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    moji_server::log::start();
+    let settings = match options.settings(std::env::var("MOJI_PASSWORD").ok()) {
+        Ok(settings) => settings,
+        Err(error) => return end(2, &error),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return end(1, &error.into()),
+    };
+    runtime.block_on(serve(settings))
+}
+
+async fn serve(Settings { config, listen }: Settings) -> ExitCode {
+    let listener = match TcpListener::bind(&listen[..]).await {
+        Ok(listener) => listener,
+        Err(error) => {
+            return end(
+                4,
+                &anyhow::anyhow!("cannot listen on {listen:?}: {error} (is another server running?)"),
+            );
+        }
+    };
+    match listener.local_addr() {
+        Ok(address) if config.password.is_none() => {
+            tracing::warn!("no password: listening on {address} for builders on this machine only");
+        }
+        Ok(address) => tracing::info!("listening on {address}"),
+        Err(error) => tracing::warn!("listening, but on which address: {error}"),
+    }
+    let shutdown = CancellationToken::new();
+    tokio::spawn(cancel_on_signal(shutdown.clone()));
+    match moji_server::run::run(config, listener, shutdown).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<FoldersError>() => end(3, &error),
+        Err(error) => end(1, &error),
+    }
+}
+
+async fn cancel_on_signal(shutdown: CancellationToken) {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return tracing::warn!("cannot catch signals: the server can only be killed");
+    };
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    shutdown.cancel();
+}
+
+fn end(code: u8, error: &anyhow::Error) -> ExitCode {
+    tracing::error!("{error:#}");
+    ExitCode::from(code)
+}

@@ -90,15 +90,7 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(DATA_BYTES));
             let end = self.sent + piece.len() as u64;
-            let progress = self
-                .progress
-                .wait_for(|now| now.unwanted || end.saturating_sub(now.received) <= WINDOW)
-                .await
-                .map_err(|_| WriteError::Closed)?;
-            if progress.unwanted {
-                return Err(StreamError::Unwanted);
-            }
-            drop(progress);
+            self.wait_for(|now| end.saturating_sub(now.received) <= WINDOW).await?;
             self.out.send_data(self.id, piece).await?;
             self.sent = end;
         }
@@ -111,7 +103,11 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
     /// As [`Self::send`].
     pub async fn all_received(&mut self) -> Result<(), StreamError> {
         let sent = self.sent;
-        let progress = self.progress.wait_for(|now| now.unwanted || now.received >= sent).await;
+        self.wait_for(|now| now.received >= sent).await
+    }
+
+    async fn wait_for(&mut self, enough: impl Fn(&Progress) -> bool) -> Result<(), StreamError> {
+        let progress = self.progress.wait_for(|now| now.unwanted || enough(now)).await;
         if progress.map_err(|_| WriteError::Closed)?.unwanted { Err(StreamError::Unwanted) } else { Ok(()) }
     }
 

@@ -1,0 +1,315 @@
+//! One connection to the server: handshake, registration, reader, heartbeats.
+//!
+//! Its task is the connection's reader. File bytes go to their streams, everything that concerns
+//! attempts to the client's task; it decides nothing about them.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use moji_proto::frame::{Frame, Kind};
+use moji_proto::handshake::{Client, ClientStep, HandshakeError, Key, PLAINTEXT, RefusalCode, Salt};
+use moji_proto::io::{
+    FrameReader, Incoming, IncomingStream, Outgoing, OutgoingStream, Outgoings, Piece, queues,
+};
+use moji_proto::outcome::one_line;
+use moji_proto::{
+    Assignment, AttemptId, Phase, Registration, StreamMessage, ToBuilder, ToServer, encoding, frame, limits,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// How long handshake and registration may take.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long a goodbye may take to leave.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// What a connection tells the client's task.
+#[derive(Debug)]
+pub enum FromServer {
+    /// The server has welcomed this builder.
+    Connected(Link),
+    /// Work for a slot, and the stream that brings it.
+    Assigned(Assignment, IncomingStream<ToServer>),
+    /// The results of an attempt are safe.
+    Accepted(AttemptId),
+    /// A delivery was not good.
+    Rejected {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why.
+        reason: String,
+        /// Whether to deliver again.
+        again: bool,
+    },
+    /// An attempt is not wanted any more; why, for people.
+    Dropped(AttemptId, String),
+}
+
+/// What a job needs of a connection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Link {
+    /// Messages to the server.
+    pub out: Outgoing<ToServer>,
+    streams: mpsc::Sender<oneshot::Sender<OutgoingStream<ToServer>>>,
+}
+
+impl Link {
+    /// A new stream; announce it before its first bytes.
+    ///
+    /// # Errors
+    /// When the connection has ended.
+    pub async fn open_stream(&self) -> anyhow::Result<OutgoingStream<ToServer>> {
+        let (reply, stream) = oneshot::channel();
+        self.streams.send(reply).await.ok().context("the connection has ended")?;
+        stream.await.context("the connection has ended")
+    }
+}
+
+/// Proves that this builder knows the password, and remembers what is slow about it.
+#[derive(Debug, Default)]
+pub struct Proof {
+    password: Option<String>,
+    stretched: Option<(Salt, Key)>,
+}
+
+impl Proof {
+    /// With a password, or for a server that wants none.
+    pub fn new(password: Option<String>) -> Self {
+        Self { password, stretched: None }
+    }
+
+    async fn key(&mut self, salt: Salt) -> anyhow::Result<Key> {
+        if let Some((known, key)) = &self.stretched
+            && *known == salt
+        {
+            return Ok(key.clone());
+        }
+        let password = self.password.clone().context("there is no password")?;
+        let key = spawn_blocking(move || Key::stretch(&password, &salt)).await??;
+        self.stretched = Some((salt, key.clone()));
+        Ok(key)
+    }
+}
+
+/// The server will not let this builder in, and trying again does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unwelcome(String);
+
+/// Handshake and registration on a fresh connection, then everything until it ends.
+///
+/// # Errors
+/// Why it ended; [`Unwelcome`] when the next one would end the same way.
+pub async fn serve(
+    io: impl AsyncRead + AsyncWrite + Send + 'static,
+    proof: &mut Proof,
+    registration: Registration,
+    attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
+    events: mpsc::Sender<FromServer>,
+    goodbye: CancellationToken,
+) -> anyhow::Result<()> {
+    let (read, mut write) = tokio::io::split(io);
+    let mut frames = FrameReader::new(read);
+    let slots = registration.slots;
+    let greeting = greet(&mut frames, &mut write, proof, registration);
+    let (heartbeat, dead_after) = tokio::select! {
+        biased;
+        () = goodbye.cancelled() => return Ok(()),
+        greeted = timeout(HANDSHAKE, greeting) => greeted.context("the server does not answer")??,
+    };
+    let (out, queues) = queues();
+    let mut writer = tokio::spawn(queues.write(write));
+    let connection = Connection {
+        out: out.clone(),
+        sending: Outgoings::default(),
+        receiving: Incoming::new(usize::from(slots) + 8),
+        events,
+    };
+    let ended = connection.run(frames, heartbeat, dead_after, attempts, goodbye).await;
+    drop(out);
+    if timeout(GOODBYE, &mut writer).await.is_err() {
+        writer.abort();
+    }
+    ended
+}
+
+/// Gives the heartbeat interval and the time after which a silent server is given up.
+async fn greet(
+    frames: &mut FrameReader<impl AsyncRead + Unpin>,
+    write: &mut (impl AsyncWrite + Unpin),
+    proof: &mut Proof,
+    registration: Registration,
+) -> anyhow::Result<(Duration, Duration)> {
+    match handshake(frames, write, proof).await {
+        Ok(()) => {}
+        Err(error) => return Err(unwelcome(error)),
+    }
+    frames.handshake_done();
+    let register = encoding::encode(&ToServer::Register(registration))?;
+    write.write_all(&frame::encode(Kind::Control, &register)).await?;
+    write.flush().await?;
+    let frame = next(frames).await?;
+    match frame.kind {
+        Kind::Refusal => {
+            let refusal = moji_proto::handshake::Refusal::decode(frame.body);
+            Err(Unwelcome(format!("the server refuses this builder: {refusal}")).into())
+        }
+        Kind::Control => match encoding::decode(&frame.body)? {
+            ToBuilder::Registered { heartbeat_ms, dead_after_ms, software } => {
+                tracing::info!("connected to {}", one_line(&software));
+                let heartbeat = Duration::from_millis(u64::from(heartbeat_ms).max(10));
+                Ok((heartbeat, Duration::from_millis(dead_after_ms.into()).max(heartbeat * 2)))
+            }
+            ToBuilder::Goodbye { reason } => bail!("the server says goodbye: {}", one_line(&reason)),
+            other => bail!("a welcome was expected, {other:?} came"),
+        },
+        kind => bail!("a welcome was expected, a {kind:?} frame came"),
+    }
+}
+
+async fn handshake(
+    frames: &mut FrameReader<impl AsyncRead + Unpin>,
+    write: &mut (impl AsyncWrite + Unpin),
+    proof: &mut Proof,
+) -> anyhow::Result<()> {
+    let mut nonce = [0; 32];
+    getrandom::fill(&mut nonce).map_err(|error| anyhow!("no random numbers: {error}"))?;
+    // The place where the exporter of a TLS connection goes in.
+    let (client, hello) = Client::start(&nonce, PLAINTEXT);
+    write.write_all(&hello).await?;
+    write.flush().await?;
+    match client.server_hello(next(frames).await?, proof.password.is_some())? {
+        ClientStep::Done { .. } => Ok(()),
+        ClientStep::NeedKey(need) => {
+            let key = proof.key(need.salt).await?;
+            let (awaiting, frame) = need.prove(key);
+            write.write_all(&frame).await?;
+            write.flush().await?;
+            awaiting.finish(next(frames).await?)?;
+            Ok(())
+        }
+    }
+}
+
+/// Tells refusals that will be repeated from bad luck.
+fn unwelcome(error: anyhow::Error) -> anyhow::Error {
+    let Some(handshake) = error.downcast_ref::<HandshakeError>() else { return error };
+    let for_good = match handshake {
+        HandshakeError::Refused(refusal) => {
+            matches!(refusal.code, Some(RefusalCode::WrongPassword | RefusalCode::Version))
+        }
+        HandshakeError::Refuse(_) => false,
+        HandshakeError::NoPasswordWanted
+        | HandshakeError::Impostor
+        | HandshakeError::PasswordWanted
+        | HandshakeError::Password => true,
+    };
+    if for_good { Unwelcome(error.to_string()).into() } else { error }
+}
+
+async fn next(frames: &mut FrameReader<impl AsyncRead + Unpin>) -> anyhow::Result<Frame> {
+    frames.next().await?.context("the server closed the connection")
+}
+
+struct Connection {
+    out: Outgoing<ToServer>,
+    sending: Outgoings,
+    receiving: Incoming,
+    events: mpsc::Sender<FromServer>,
+}
+
+impl Connection {
+    async fn run(
+        mut self,
+        mut frames: FrameReader<impl AsyncRead + Unpin>,
+        heartbeat: Duration,
+        dead_after: Duration,
+        attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
+        goodbye: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let (streams, mut stream_requests) = mpsc::channel(16);
+        self.tell(FromServer::Connected(Link { out: self.out.clone(), streams })).await?;
+        let mut heartbeats = interval(heartbeat);
+        heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut dead_at = Instant::now() + dead_after;
+        let out = self.out.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = goodbye.cancelled() => {
+                    self.out.send(&ToServer::Goodbye { reason: "the builder is leaving".into() })?;
+                    return Ok(());
+                }
+                _ = heartbeats.tick() => {
+                    let attempts = attempts.borrow().clone();
+                    self.out.send(&ToServer::Heartbeat { attempts })?;
+                }
+                Some(reply) = stream_requests.recv() => {
+                    // Nobody waits for it any more: then the stream ends unused.
+                    let _ = reply.send(self.sending.open(&self.out));
+                }
+                frame = frames.next() => {
+                    let frame = frame?.context("the server closed the connection")?;
+                    dead_at = Instant::now() + dead_after;
+                    match frame.kind {
+                        Kind::Data => {
+                            let (stream, bytes) = frame::split_data(frame.body)?;
+                            self.receiving.on_data(stream, bytes)?;
+                        }
+                        Kind::Control => self.on_message(encoding::decode(&frame.body)?).await?,
+                        kind => bail!("a {kind:?} frame after the handshake"),
+                    }
+                }
+                () = out.closed() => bail!("connection lost while writing"),
+                () = sleep_until(dead_at) => bail!("nothing came from the server for {dead_after:?}"),
+            }
+        }
+    }
+
+    async fn on_message(&mut self, message: ToBuilder) -> anyhow::Result<()> {
+        match message {
+            ToBuilder::HeartbeatSeen => Ok(()),
+            ToBuilder::Assign(assignment) => {
+                let stream = self.receiving.open(assignment.stream, &self.out)?;
+                self.tell(FromServer::Assigned(assignment, stream)).await
+            }
+            ToBuilder::Accepted { attempt } => self.tell(FromServer::Accepted(attempt)).await,
+            ToBuilder::Rejected { attempt, reason, again } => {
+                self.tell(FromServer::Rejected { attempt, reason: one_line(&reason), again }).await
+            }
+            ToBuilder::Stale { attempt } => {
+                self.tell(FromServer::Dropped(attempt, "it belongs to another builder now".into())).await
+            }
+            ToBuilder::Cancel { attempt, reason } => {
+                self.tell(FromServer::Dropped(attempt, one_line(&reason))).await
+            }
+            ToBuilder::Stream(message) => {
+                self.on_stream(message);
+                Ok(())
+            }
+            ToBuilder::Goodbye { reason } => bail!("the server says goodbye: {}", one_line(&reason)),
+            ToBuilder::Registered { .. } => bail!("a second welcome"),
+        }
+    }
+
+    fn on_stream(&mut self, message: StreamMessage) {
+        match message {
+            StreamMessage::Received { stream, bytes } => self.sending.on_received(stream, bytes),
+            StreamMessage::Unwanted { stream } => self.sending.on_unwanted(stream),
+            StreamMessage::End { stream, sha256 } => self.receiving.on_last(stream, Piece::End(sha256)),
+            StreamMessage::Abort { stream, reason } => {
+                self.receiving.on_last(stream, Piece::Abort(one_line(&reason)));
+            }
+        }
+    }
+
+    async fn tell(&self, event: FromServer) -> anyhow::Result<()> {
+        self.events.send(event).await.ok().context("the client is ending")
+    }
+}
+
+/// Most attempts that a heartbeat names: all slots of a builder fit one message.
+const _: () = assert!(limits::SLOTS as usize * 32 < limits::CONTROL_BODY);

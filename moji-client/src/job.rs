@@ -1,0 +1,318 @@
+//! One attempt on one slot, from the SRPM's first byte to the server's last word.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use moji_proto::io::{IncomingStream, OutgoingStream, Piece};
+use moji_proto::limits::MANIFEST_PART;
+use moji_proto::{Assignment, Hasher, LogFile, Outcome, Phase, ToServer};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::builder::{BuildTask, Builder};
+use crate::connection::Link;
+use crate::mock::logs::PhaseParser;
+use crate::outbox::{self, Parcel, ParcelReader};
+use crate::tail::Tail;
+use crate::work_dir::WorkDir;
+
+/// How long to wait before a delivery that the server could not take is tried again.
+const AGAIN: Duration = Duration::from_secs(15);
+
+/// How often state.log is looked at for the phase.
+const PHASE_EVERY: Duration = Duration::from_secs(1);
+
+/// Everything that a job needs.
+pub struct Job {
+    /// What to build.
+    pub assignment: Assignment,
+    /// The SRPM as it comes.
+    pub srpm: IncomingStream<ToServer>,
+    /// The connection that it came over.
+    pub link: Link,
+    /// The server's answers to deliveries.
+    pub verdicts: mpsc::Receiver<Verdict>,
+    /// Where the phase is told.
+    pub phases: mpsc::Sender<(u16, Phase)>,
+    /// Ends the job early.
+    pub cancel: CancellationToken,
+    /// What builds.
+    pub builder: Arc<dyn Builder>,
+    /// Where to work.
+    pub work_dir: Arc<WorkDir>,
+    /// Most bytes of one log.
+    pub log_limit: u64,
+}
+
+/// What the server says to a delivery.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It is safe.
+    Accepted,
+    /// Deliver again.
+    Again(String),
+    /// It will never be good.
+    Refused(String),
+}
+
+/// Why a job stopped before it had delivered.
+#[derive(Debug)]
+enum Stop {
+    /// It was cancelled, or its connection ended.
+    Cancelled,
+    /// Something is wrong with this machine.
+    Trouble(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Stop {
+    fn from(error: E) -> Self {
+        Self::Trouble(error.into())
+    }
+}
+
+impl Job {
+    /// Does all of it. Nothing is left in the work folder afterwards. Gives whether it ended
+    /// because of a trouble of this machine.
+    pub async fn run(mut self) -> bool {
+        let attempt = self.assignment.attempt;
+        let folder = self.work_dir.attempt(self.assignment.slot, attempt);
+        let ended = self.attempt(&folder).await;
+        let outbox = self.work_dir.outbox(attempt);
+        let removed = spawn_blocking(move || {
+            for folder in [folder, outbox] {
+                match fs::remove_dir_all(&folder) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        tracing::warn!("cannot remove {}: {error}", folder.display());
+                    }
+                    _ => {}
+                }
+            }
+        });
+        let _ = removed.await;
+        match ended {
+            Ok(()) => false,
+            Err(Stop::Cancelled) => false,
+            Err(Stop::Trouble(_)) if self.cancel.is_cancelled() => false,
+            Err(Stop::Trouble(error)) => {
+                tracing::error!("{} is given back: {error:#}", self.assignment.srpm);
+                let reason = moji_proto::outcome::one_line(&format!("{error:#}"));
+                let _ = self.link.out.send(&ToServer::Release { attempt, reason });
+                true
+            }
+        }
+    }
+
+    async fn attempt(&mut self, folder: &Path) -> Result<(), Stop> {
+        let (resultdir, mock_log) = (folder.join("result"), folder.join("mock.log"));
+        let made = resultdir.clone();
+        spawn_blocking(move || fs::create_dir_all(&made))
+            .await?
+            .with_context(|| format!("cannot make {}", resultdir.display()))?;
+        let srpm = folder.join(&self.assignment.srpm);
+        self.receive(&srpm).await?;
+        let task = BuildTask {
+            slot: self.assignment.slot,
+            target: self.assignment.target.clone(),
+            srpm,
+            resultdir: resultdir.clone(),
+            mock_log: mock_log.clone(),
+        };
+        let outcome = self.build(task).await?;
+        if self.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        match &outcome {
+            Outcome::Succeeded => tracing::info!("{} is built", self.assignment.srpm),
+            Outcome::Failed { kind, reason, .. } => {
+                tracing::warn!("{} failed ({kind}): {reason}", self.assignment.srpm);
+            }
+        }
+        self.tell(Phase::Delivering).await;
+        let (outbox, limit) = (self.work_dir.outbox(self.assignment.attempt), self.log_limit);
+        let packed = outbox.clone();
+        let parcel =
+            spawn_blocking(move || outbox::pack(&resultdir, &mock_log, &packed, outcome, limit)).await??;
+        self.deliver(&parcel, &outbox).await
+    }
+
+    async fn tell(&self, phase: Phase) {
+        let _ = self.phases.send((self.assignment.slot, phase)).await;
+    }
+
+    /// The SRPM into a file, checked against its size and digest.
+    async fn receive(&mut self, path: &Path) -> Result<(), Stop> {
+        self.tell(Phase::Receiving).await;
+        let created = path.to_owned();
+        let mut file =
+            spawn_blocking(move || File::create_new(created)).await?.context("cannot store the SRPM")?;
+        let (mut hasher, mut size) = (Hasher::new(), 0);
+        loop {
+            let piece = tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Err(Stop::Cancelled),
+                piece = self.srpm.next() => piece,
+            };
+            match piece {
+                Some(Piece::Data(bytes)) => {
+                    let length = bytes.len() as u64;
+                    size += length;
+                    if size > self.assignment.size {
+                        Err(anyhow::anyhow!("more bytes came than the SRPM has"))?;
+                    }
+                    let written = spawn_blocking(move || {
+                        hasher.update(&bytes);
+                        file.write_all(&bytes).map(|()| (file, hasher))
+                    });
+                    (file, hasher) = written.await?.context("cannot store the SRPM")?;
+                    self.srpm.wrote(length)?;
+                }
+                Some(Piece::End(sha256)) => {
+                    if size != self.assignment.size || sha256 != Some(hasher.finish()) {
+                        Err(anyhow::anyhow!("the SRPM arrived damaged"))?;
+                    }
+                    return Ok(());
+                }
+                Some(Piece::Abort(reason)) => {
+                    Err(anyhow::anyhow!("the server cannot send the SRPM: {reason}"))?
+                }
+                None => return Err(Stop::Cancelled),
+            }
+        }
+    }
+
+    /// Mock, with its logs followed and its phase told.
+    async fn build(&self, task: BuildTask) -> Result<Outcome, Stop> {
+        self.tell(Phase::Preparing).await;
+        let ended = CancellationToken::new();
+        let mut tails = JoinSet::new();
+        for file in LogFile::ALL {
+            let path = match file {
+                LogFile::Mock => task.mock_log.clone(),
+                _ => task.resultdir.join(file.file_name()),
+            };
+            // Half of the limit: that much stays the same when the log is cut in the end.
+            let tail = Tail { attempt: self.assignment.attempt, file, path, limit: self.log_limit / 2 };
+            tails.spawn(tail.follow(self.link.clone(), ended.clone()));
+        }
+        let state_log = task.resultdir.join(LogFile::State.file_name());
+        let building = Arc::clone(&self.builder).build(task, self.cancel.clone());
+        let outcome = tokio::select! {
+            outcome = building => outcome,
+            never = self.watch_phase(state_log) => never,
+        };
+        ended.cancel();
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = async { while tails.join_next().await.is_some() {} } => {}
+        }
+        Ok(outcome?)
+    }
+
+    /// Tells each new phase; never ends.
+    async fn watch_phase(&self, state_log: PathBuf) -> anyhow::Result<Outcome> {
+        let mut parser = PhaseParser::new();
+        let mut seen = 0;
+        loop {
+            sleep(PHASE_EVERY).await;
+            let path = state_log.clone();
+            let Ok(Ok(log)) = spawn_blocking(move || fs::read(path)).await else { continue };
+            if let Some(phase) = log.get(seen..).and_then(|new| parser.push(new)) {
+                self.tell(phase).await;
+            }
+            seen = log.len();
+        }
+    }
+
+    /// Delivers until the server has said its last word.
+    async fn deliver(&mut self, parcel: &Parcel, outbox: &Path) -> Result<(), Stop> {
+        let cancel = self.cancel.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Stop::Cancelled),
+                // Whatever ends the connection also cancels this job.
+                sent = self.send(parcel, outbox) => sent?,
+            }
+            let verdict = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(Stop::Cancelled),
+                verdict = self.verdicts.recv() => verdict,
+            };
+            match verdict {
+                Some(Verdict::Accepted) => return Ok(()),
+                Some(Verdict::Refused(reason)) => {
+                    tracing::error!("the server refuses the results of {}: {reason}", self.assignment.srpm);
+                    return Ok(());
+                }
+                Some(Verdict::Again(reason)) => {
+                    tracing::warn!(
+                        "the results of {} are delivered again soon: {reason}",
+                        self.assignment.srpm
+                    );
+                    tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => return Err(Stop::Cancelled),
+                        () = sleep(AGAIN) => {}
+                    }
+                }
+                None => return Err(Stop::Cancelled),
+            }
+        }
+    }
+
+    async fn send(&mut self, parcel: &Parcel, outbox: &Path) -> anyhow::Result<()> {
+        let attempt = self.assignment.attempt;
+        for entries in parcel.manifest.chunks(MANIFEST_PART) {
+            self.link.out.send_ordered(&ToServer::Manifest { attempt, entries: entries.to_vec() }).await?;
+        }
+        let mut stream = self.link.open_stream().await?;
+        let deliver = ToServer::Deliver {
+            attempt,
+            outcome: parcel.outcome.clone(),
+            files: parcel.manifest.len().try_into().context("too many files")?,
+            bytes: parcel.manifest.iter().map(|entry| entry.size).sum(),
+            stream: stream.id,
+        };
+        self.link.out.send_ordered(&deliver).await?;
+        match send_files(&mut stream, ParcelReader::new(outbox.to_owned(), parcel)).await {
+            Ok(()) => Ok(stream.end(None).await?),
+            Err(SendError::Stream(moji_proto::io::StreamError::Unwanted)) => {
+                // The verdict says why.
+                Ok(stream.abort("the server wants no more").await?)
+            }
+            Err(SendError::Stream(error)) => Err(error.into()),
+            Err(SendError::Read(error)) => {
+                stream.abort(&error.to_string()).await?;
+                bail!("cannot read the outbox: {error}")
+            }
+        }
+    }
+}
+
+enum SendError {
+    Stream(moji_proto::io::StreamError),
+    Read(io::Error),
+}
+
+async fn send_files(
+    stream: &mut OutgoingStream<ToServer>,
+    mut reader: ParcelReader,
+) -> Result<(), SendError> {
+    loop {
+        let read = spawn_blocking(move || (reader.next_piece(), reader));
+        let piece;
+        (piece, reader) = read.await.map_err(|error| SendError::Read(io::Error::other(error)))?;
+        let piece = piece.map_err(SendError::Read)?;
+        if piece.is_empty() {
+            return Ok(());
+        }
+        stream.send(Bytes::from(piece)).await.map_err(SendError::Stream)?;
+    }
+}

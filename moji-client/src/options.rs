@@ -1,0 +1,372 @@
+//! What the command line, the environment and the configuration file say. Command line before
+//! environment before file before default.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use moji_proto::limits::SLOTS;
+use moji_proto::{BuilderName, DEFAULT_PORT};
+use serde::Deserialize;
+
+const EXAMPLES: &str = "\
+Examples:
+  Build for a server that asks for a password, two SRPMs at a time:
+    moji-client --password-file /etc/moji/password --slots 2 repo.example.org fedora-43-aarch64
+  A builder that leaves when the queue has been empty for ten minutes (a VM, a CI job):
+    moji-client --exit-when-idle 10m repo.example.org fedora-43-x86_64
+  Without Mock, to try it out (isolates nothing):
+    moji-client --mock scripts/hostmock localhost ./demo.cfg
+
+The first SIGTERM or SIGINT lets running builds finish and deliver, the second stops them and gives
+them back.
+
+Exit codes:
+  0  left because it was told to, or because it was idle for long enough
+  1  failed while running
+  2  wrong use: options, configuration file, password
+  3  Mock, its config or the work folder cannot be used
+  4  the server refuses this builder: password, version
+
+RUST_LOG=debug shows more.";
+
+/// Takes SRPMs from a moji-server, builds them with Mock and delivers the results
+///
+/// Connects to the server (and again, for ever, when the connection is lost), asks for an SRPM for
+/// each free slot and builds it with `mock -r MOCK_CONFIG`.
+#[derive(Debug, Parser)]
+#[command(name = "moji-client", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Options {
+    /// The server, as HOST, HOST:PORT or [IPV6]:PORT; the default port is 6789
+    #[arg(value_name = "HOST[:PORT]")]
+    server: Option<String>,
+    /// The Mock config to build with: a name, as for mock -r, or the path of a .cfg file
+    mock_config: Option<String>,
+    /// The server's password; better use --password-file, because ps shows this one
+    password: Option<String>,
+
+    /// A file whose first line is the server's password; MOJI_PASSWORD works too
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+    /// How many SRPMs to build at a time [default: 1]
+    #[arg(long, value_name = "N", env = "MOJI_SLOTS")]
+    slots: Option<u16>,
+    /// What this builder is called [default: the host name]
+    #[arg(long, env = "MOJI_NAME")]
+    name: Option<String>,
+    /// Where to work; needs room for the results [default: /var/lib/moji-client for root, else
+    /// ~/.local/state/moji-client]
+    #[arg(long, value_name = "DIR", env = "MOJI_WORK_DIR")]
+    work_dir: Option<PathBuf>,
+    /// The Mock program [default: mock]
+    #[arg(long, value_name = "PATH", env = "MOJI_MOCK")]
+    mock: Option<PathBuf>,
+    /// An argument to add to each call of Mock; can be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    mock_arg: Vec<String>,
+    /// A build that takes longer is ended and has failed [default: 24h]
+    #[arg(long, value_name = "DURATION", env = "MOJI_BUILD_TIMEOUT", value_parser = duration)]
+    build_timeout: Option<Duration>,
+    /// A build that writes nothing for so long is ended and has failed [default: 4h]
+    #[arg(long, value_name = "DURATION", env = "MOJI_STALL_TIMEOUT", value_parser = duration)]
+    stall_timeout: Option<Duration>,
+    /// Most bytes of one log, with K, M or G; a longer one loses its middle [default: 256M]
+    #[arg(long, value_name = "SIZE", env = "MOJI_LOG_LIMIT", value_parser = size)]
+    log_limit: Option<u64>,
+    /// Leave when the queue has had nothing for this long
+    #[arg(long, value_name = "DURATION", env = "MOJI_EXIT_WHEN_IDLE", num_args = 0..=1,
+          default_missing_value = "1m", value_parser = duration)]
+    exit_when_idle: Option<Duration>,
+    /// A TOML file with any of these options
+    #[arg(long, value_name = "FILE", env = "MOJI_CLIENT_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// The configuration file: the same names as on the command line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ConfigFile {
+    server: Option<String>,
+    mock_config: Option<String>,
+    password: Option<String>,
+    password_file: Option<PathBuf>,
+    slots: Option<u16>,
+    name: Option<String>,
+    work_dir: Option<PathBuf>,
+    mock: Option<PathBuf>,
+    mock_arg: Vec<String>,
+    build_timeout: Option<String>,
+    stall_timeout: Option<String>,
+    log_limit: Option<String>,
+    exit_when_idle: Option<String>,
+}
+
+/// Everything that a client needs to know.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The server's host name or address.
+    pub host: String,
+    /// The server's port.
+    pub port: u16,
+    /// The Mock config, as it was given.
+    pub mock_config: String,
+    /// The server's password.
+    pub password: Option<String>,
+    /// How many SRPMs to build at a time.
+    pub slots: u16,
+    /// What this builder is called.
+    pub name: BuilderName,
+    /// Where to work.
+    pub work_dir: PathBuf,
+    /// The Mock program.
+    pub mock: PathBuf,
+    /// What to add to each call of Mock.
+    pub mock_args: Vec<String>,
+    /// When to end a build.
+    pub build_timeout: Duration,
+    /// When to end a silent build.
+    pub stall_timeout: Duration,
+    /// Most bytes of one log.
+    pub log_limit: u64,
+    /// When to leave.
+    pub exit_when_idle: Option<Duration>,
+}
+
+/// What the options' defaults come from.
+#[derive(Debug, Default)]
+pub struct Surroundings {
+    /// `MOJI_PASSWORD`.
+    pub password: Option<String>,
+    /// The host name.
+    pub host_name: String,
+    /// The home folder.
+    pub home: Option<PathBuf>,
+    /// Whether the client runs as root.
+    pub is_root: bool,
+}
+
+impl Options {
+    /// All sources together.
+    ///
+    /// # Errors
+    /// What is wrong with an option, or missing.
+    pub fn settings(self, around: Surroundings) -> anyhow::Result<Settings> {
+        let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+        if self.password.is_some() {
+            tracing::warn!("the password on the command line can be seen with ps: use --password-file");
+        }
+        let password = match (self.password, self.password_file) {
+            (Some(password), _) => Some(password),
+            (None, Some(path)) => Some(read_password(&path)?),
+            (None, None) => match (around.password, file.password_file, file.password) {
+                (Some(password), ..) => Some(password),
+                (None, Some(path), _) => Some(read_password(&path)?),
+                (None, None, password) => password,
+            },
+        };
+        if password.as_ref().is_some_and(String::is_empty) {
+            bail!("the password is empty");
+        }
+        let server = self
+            .server
+            .or(file.server)
+            .context("the server is missing: moji-client HOST[:PORT] MOCK_CONFIG (see moji-client --help)")?;
+        let (host, port) = host_and_port(&server)?;
+        let mock_config = self.mock_config.or(file.mock_config).context(
+            "the Mock config is missing: moji-client HOST[:PORT] MOCK_CONFIG (see moji-client --help)",
+        )?;
+        let slots = self.slots.or(file.slots).unwrap_or(1);
+        if slots == 0 || slots > SLOTS {
+            bail!("--slots {slots}: a builder has 1 to {SLOTS} slots");
+        }
+        let name = self.name.or(file.name).unwrap_or(around.host_name);
+        let name = BuilderName::new(name).context("this builder needs another name (see --name)")?;
+        let mock_args = if self.mock_arg.is_empty() { file.mock_arg } else { self.mock_arg };
+        Ok(Settings {
+            host,
+            port,
+            mock_config,
+            password,
+            slots,
+            name,
+            work_dir: self
+                .work_dir
+                .or(file.work_dir)
+                .or_else(|| default_work_dir(&around.home, around.is_root))
+                .context("there is no home folder to work in: give --work-dir")?,
+            mock: self.mock.or(file.mock).unwrap_or_else(|| "mock".into()),
+            mock_args,
+            build_timeout: parsed("build-timeout", self.build_timeout, file.build_timeout, duration)?
+                .unwrap_or(Duration::from_secs(24 * 3600)),
+            stall_timeout: parsed("stall-timeout", self.stall_timeout, file.stall_timeout, duration)?
+                .unwrap_or(Duration::from_secs(4 * 3600)),
+            log_limit: parsed("log-limit", self.log_limit, file.log_limit, size)?.unwrap_or(256 << 20),
+            exit_when_idle: parsed("exit-when-idle", self.exit_when_idle, file.exit_when_idle, duration)?,
+        })
+    }
+}
+
+impl ConfigFile {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("the configuration file {} is wrong", path.display()))
+    }
+}
+
+/// What the command line or the environment says, else the file.
+fn parsed<T>(
+    name: &str,
+    here: Option<T>,
+    there: Option<String>,
+    parse: fn(&str) -> Result<T, String>,
+) -> anyhow::Result<Option<T>> {
+    match (here, there) {
+        (Some(here), _) => Ok(Some(here)),
+        (None, Some(there)) => match parse(&there) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => bail!("{name} in the configuration file: {error}"),
+        },
+        (None, None) => Ok(None),
+    }
+}
+
+fn default_work_dir(home: &Option<PathBuf>, is_root: bool) -> Option<PathBuf> {
+    if is_root {
+        return Some("/var/lib/moji-client".into());
+    }
+    home.as_ref().map(|home| home.join(".local/state/moji-client"))
+}
+
+/// The first line of a password file.
+fn read_password(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the password file {}", path.display()))?;
+    let password = text.lines().next().unwrap_or_default();
+    if password.is_empty() {
+        bail!("the password file {} has an empty first line", path.display());
+    }
+    Ok(password.to_owned())
+}
+
+/// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
+fn host_and_port(text: &str) -> anyhow::Result<(String, u16)> {
+    let wrong = || format!("{text:?} is not HOST, HOST:PORT or [IPV6]:PORT");
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (host, port) = rest.split_once(']').with_context(wrong)?;
+            (host, port.strip_prefix(':'))
+        }
+        None if text.matches(':').count() > 1 => (text, None),
+        None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
+    };
+    if host.is_empty() {
+        bail!(wrong());
+    }
+    let port =
+        port.map_or(Ok(DEFAULT_PORT), str::parse).ok().filter(|port| *port != 0).with_context(wrong)?;
+    Ok((host.to_owned(), port))
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no duration like 20s or 5m: {error}"))
+}
+
+/// A size in bytes, written as `4096`, `64K`, `256M` or `4G`.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size like 4096, 64K, 256M or 4G");
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (text.get(..at), 10),
+        Some((at, 'M' | 'm')) => (text.get(..at), 20),
+        Some((at, 'G' | 'g')) => (text.get(..at), 30),
+        _ => (Some(text), 0),
+    };
+    let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> anyhow::Result<Settings> {
+        let around = Surroundings {
+            password: None,
+            host_name: "board-7.example.org".into(),
+            home: Some("/home/mo".into()),
+            is_root: false,
+        };
+        Options::try_parse_from(["moji-client"].iter().chain(arguments))?.settings(around)
+    }
+
+    #[test]
+    fn the_old_command_line_works() {
+        let settings = settings(&["repo.example.org", "fedora-43-armv7hl", "pw"]).unwrap();
+        assert_eq!((settings.host.as_str(), settings.port), ("repo.example.org", 6789));
+        assert_eq!(settings.password.as_deref(), Some("pw"));
+        assert_eq!(settings.name.as_str(), "board-7.example.org");
+        assert_eq!(settings.work_dir, Path::new("/home/mo/.local/state/moji-client"));
+        assert_eq!((settings.slots, settings.exit_when_idle), (1, None));
+    }
+
+    #[test]
+    fn idle_with_and_without_a_duration() {
+        let idle = |arguments: &[&str]| settings(arguments).unwrap().exit_when_idle;
+        assert_eq!(idle(&["h", "c", "--exit-when-idle"]), Some(Duration::from_secs(60)));
+        assert_eq!(idle(&["--exit-when-idle", "10m", "h", "c"]), Some(Duration::from_secs(600)));
+        assert_eq!(idle(&["--exit-when-idle=5s", "h", "c"]), Some(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn addresses() {
+        let parse = |text| host_and_port(text).ok();
+        let is = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(parse("a.b:70"), is("a.b", 70));
+        assert_eq!(parse("[::1]:70"), is("::1", 70));
+        assert_eq!(parse("[fe80::1]"), is("fe80::1", 6789));
+        assert_eq!(parse("fe80::1"), is("fe80::1", 6789));
+        for text in ["", ":70", "a:", "a:0", "a:70000", "a:b", "[::1", "[]:7"] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_file_fills_what_the_command_line_leaves_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("client.toml");
+        fs::write(
+            &file,
+            "server = 'from-file:1234'\nmock-config = 'f43'\nslots = 4\nmock-arg = ['--enablerepo=x']\n\
+             stall-timeout = '2h'\n",
+        )
+        .unwrap();
+        let file = file.to_str().unwrap();
+        let all = settings(&["--config", file]).unwrap();
+        assert_eq!((all.host.as_str(), all.port, all.slots), ("from-file", 1234, 4));
+        assert_eq!(
+            (all.stall_timeout, all.build_timeout),
+            (Duration::from_secs(7200), Duration::from_secs(86400))
+        );
+        assert_eq!(all.mock_args, ["--enablerepo=x"]);
+        let some = settings(&["--config", file, "--slots", "2", "--mock-arg", "--nocheck", "here"]).unwrap();
+        assert_eq!((some.host.as_str(), some.mock_config.as_str(), some.slots), ("here", "f43", 2));
+        assert_eq!(some.mock_args, ["--nocheck"]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (arguments, wanted) in [
+            (&["h"][..], "Mock config is missing"),
+            (&["h", "c", "--slots", "0"], "1 to 256 slots"),
+            (&["h", "c", "--name", "../x"], "another name"),
+            (&["h:x", "c"], "HOST:PORT"),
+            (&["--exit-when-idle", "localhost", "c"], "no duration"),
+        ] {
+            let error = format!("{:#}", settings(arguments).unwrap_err());
+            assert!(error.contains(wanted), "{arguments:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a client does before it connects: finds Mock and its config, takes its work folder, cleans
+//! up after an earlier run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context as _;
+use moji_proto::Registration;
+use tokio::net::TcpStream;
+use tokio::task::spawn_blocking;
+
+use crate::builder::Mock;
+use crate::mock::command::check_mock_args;
+use crate::mock::configs;
+use crate::mock::run::{Limits, environment};
+use crate::options::Settings;
+use crate::run::{Config, Connector};
+use crate::work_dir::WorkDir;
+
+/// Everything that [`crate::run::run`] wants.
+pub struct Started {
+    /// How to run.
+    pub config: Config,
+    /// The way to the server.
+    pub connector: Tcp,
+    /// The builder.
+    pub mock: Arc<Mock>,
+    /// The work folder.
+    pub work_dir: Arc<WorkDir>,
+}
+
+/// The server's address; looked up anew for each connection.
+#[derive(Debug)]
+pub struct Tcp {
+    host: String,
+    port: u16,
+}
+
+impl Connector for Tcp {
+    type Io = TcpStream;
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn server(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Checks everything that a build will need, so that a mistake shows now and not in the first build.
+///
+/// # Errors
+/// What cannot be used, and what to do about it.
+pub async fn start(settings: Settings) -> anyhow::Result<Started> {
+    check_mock_args(&settings.mock_args).context("--mock-arg")?;
+    let program = find_program(settings.mock)?;
+    let environment = environment(std::env::vars_os());
+    let home = std::env::home_dir();
+    let folders =
+        configs::folders_of(&program, home.as_deref(), std::env::var_os("HOSTMOCK_CONFIG_DIR").as_deref());
+    let wanted = settings.mock_config;
+    let config = spawn_blocking(move || configs::find(&wanted, &folders)).await??;
+    let version = configs::probe(&program, &environment).await?;
+    tracing::info!("{} {version}, config {}", program.display(), config.path.display());
+    let path = settings.work_dir;
+    let work_dir = Arc::new(spawn_blocking(move || WorkDir::open(&path)).await??);
+    let target = config.target.clone();
+    let mock = Mock {
+        program,
+        configs: BTreeMap::from([(target.clone(), config)]),
+        mock_args: settings.mock_args,
+        environment,
+        limits: Limits {
+            build_timeout: Some(settings.build_timeout),
+            stall_timeout: Some(settings.stall_timeout),
+            ..Limits::default()
+        },
+        id: work_dir.id(),
+        cleanup_log: work_dir.path().join("cleanup.log"),
+        blocked: Mutex::new(BTreeSet::new()),
+    };
+    mock.sweep(settings.slots).await?;
+    let registration = Registration {
+        name: settings.name,
+        targets: vec![target],
+        slots: settings.slots,
+        arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
+        software: concat!("moji-client ", env!("CARGO_PKG_VERSION")).into(),
+    };
+    let config = Config {
+        registration,
+        password: settings.password,
+        exit_when_idle: settings.exit_when_idle,
+        log_limit: settings.log_limit,
+    };
+    let connector = Tcp { host: settings.host, port: settings.port };
+    Ok(Started { config, connector, mock: Arc::new(mock), work_dir })
+}
+
+/// A path is made absolute, because builds do not run in the folder where the client was started;
+/// a mere name is left to be found in PATH.
+fn find_program(mock: PathBuf) -> anyhow::Result<OsString> {
+    if mock.components().count() > 1 {
+        let absolute = std::path::absolute(&mock).with_context(|| format!("--mock {}", mock.display()))?;
+        return Ok(absolute.into_os_string());
+    }
+    Ok(mock.into_os_string())
+}

@@ -1,0 +1,93 @@
+//! Follows a log while Mock writes it, and sends what is appended.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use moji_proto::limits::DATA_BYTES;
+use moji_proto::{AttemptId, LogFile, ToServer};
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::connection::Link;
+use crate::mock::results::open_regular;
+
+/// How often the file is looked at: what is written is on its way within this time.
+const EVERY: Duration = Duration::from_millis(500);
+
+/// A log to follow.
+#[derive(Debug, Clone)]
+pub(crate) struct Tail {
+    /// The attempt that it belongs to.
+    pub attempt: AttemptId,
+    /// Which log.
+    pub file: LogFile,
+    /// Where Mock writes it; need not be there yet.
+    pub path: PathBuf,
+    /// Most bytes that are sent. What is longer is seen when the build has ended.
+    pub limit: u64,
+}
+
+impl Tail {
+    /// Sends what is there and what is appended, until `ended` and all is sent. A live view is
+    /// never worth an attempt: what goes wrong is only logged.
+    pub(crate) async fn follow(self, link: Link, ended: CancellationToken) {
+        let name = self.file.file_name();
+        if let Err(error) = self.try_follow(link, ended).await {
+            tracing::debug!("the live view of {name} ends here: {error:#}");
+        }
+    }
+
+    async fn try_follow(self, link: Link, ended: CancellationToken) -> anyhow::Result<()> {
+        let mut stream = None;
+        let mut sent = 0;
+        loop {
+            // Asked before the last look, so that nothing written before it is missed.
+            let is_last = ended.is_cancelled();
+            let piece = self.read(sent).await?;
+            if !piece.is_empty() {
+                let stream = match &mut stream {
+                    Some(stream) => stream,
+                    none => {
+                        let opened = link.open_stream().await?;
+                        let (attempt, file) = (self.attempt, self.file);
+                        link.out.send(&ToServer::Log { attempt, file, stream: opened.id })?;
+                        none.insert(opened)
+                    }
+                };
+                sent += piece.len() as u64;
+                stream.send(piece).await?;
+            } else if is_last || sent >= self.limit {
+                break;
+            } else {
+                tokio::select! {
+                    () = ended.cancelled() => {}
+                    () = sleep(EVERY) => {}
+                }
+            }
+        }
+        match stream {
+            Some(stream) => Ok(stream.end(None).await?),
+            None => Ok(()),
+        }
+    }
+
+    async fn read(&self, from: u64) -> io::Result<Bytes> {
+        let path = self.path.clone();
+        let most = (DATA_BYTES as u64).min(self.limit - from);
+        let read = spawn_blocking(move || {
+            let file: File = match open_regular(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                file => file?,
+            };
+            let mut piece = Vec::new();
+            (&file).seek(SeekFrom::Start(from))?;
+            file.take(most).read_to_end(&mut piece)?;
+            Ok(piece)
+        });
+        read.await.map_err(io::Error::other)?.map(Bytes::from)
+    }
+}

@@ -1,0 +1,113 @@
+//! The builder's own folder: attempts that are being built, and the outbox.
+//!
+//! ```text
+//! WORK_DIR/lock                      one client at a time
+//! WORK_DIR/slot-0/<attempt>/         the SRPM, mock.log and Mock's result directory
+//! WORK_DIR/outbox/<attempt>/         finished results, durable, until the server has accepted them
+//! ```
+//! All of it blocks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use moji_proto::{AttemptId, Sha256};
+use rustix::fs::FlockOperation;
+
+/// The folder, locked for this client.
+#[derive(Debug)]
+pub struct WorkDir {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl WorkDir {
+    /// Makes the folder if it is missing, locks it, and removes what an earlier client left: its
+    /// attempts are queued again on the server.
+    ///
+    /// # Errors
+    /// When it cannot be written, its path cannot be given to Mock, or another client uses it.
+    pub fn open(path: &Path) -> anyhow::Result<Self> {
+        let cannot = || format!("cannot use the work folder {} (see --work-dir)", path.display());
+        fs::create_dir_all(path).with_context(cannot)?;
+        let path = fs::canonicalize(path).with_context(cannot)?;
+        let lock = fs::File::create(path.join("lock")).with_context(cannot)?;
+        if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            == Err(rustix::io::Errno::WOULDBLOCK)
+        {
+            bail!(
+                "another moji-client uses the work folder {}: give this one its own (--work-dir)",
+                path.display()
+            );
+        }
+        let work_dir = Self { path, _lock: lock };
+        work_dir.remove_leftovers().with_context(cannot)?;
+        Ok(work_dir)
+    }
+
+    fn remove_leftovers(&self) -> anyhow::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let is_slot = name.to_str().is_some_and(|name| name.starts_with("slot-"));
+            if is_slot || name == "outbox" {
+                for attempt in fs::read_dir(entry.path())? {
+                    let left = attempt?.path();
+                    tracing::info!(
+                        "removing {}: that attempt was given up when its client ended",
+                        left.display()
+                    );
+                    fs::remove_dir_all(&left).with_context(|| format!("cannot remove {}", left.display()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of an attempt while it is being built.
+    pub fn attempt(&self, slot: u16, attempt: AttemptId) -> PathBuf {
+        self.path.join(format!("slot-{slot}")).join(attempt.to_string())
+    }
+
+    /// The folder of an attempt's finished results.
+    pub fn outbox(&self, attempt: AttemptId) -> PathBuf {
+        self.path.join("outbox").join(attempt.to_string())
+    }
+
+    /// A text that is the same at each start and different for each work folder of a machine: what
+    /// tells the chroots of two clients apart.
+    pub fn id(&self) -> String {
+        let digest = Sha256::of(self.path.as_os_str().as_encoded_bytes()).to_string();
+        digest.chars().take(8).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_at_a_time_and_leftovers_go() {
+        let at = tempfile::tempdir().unwrap();
+        let path = at.path().join("work");
+        let first = WorkDir::open(&path).unwrap();
+        let attempt = AttemptId { boot: 1, serial: 2 };
+        let error = WorkDir::open(&path).unwrap_err().to_string();
+        assert!(error.contains("another moji-client"), "{error}");
+        for left in [first.attempt(3, attempt), first.outbox(attempt)] {
+            fs::create_dir_all(left.join("deep")).unwrap();
+        }
+        fs::write(path.join("a file of its owner"), "").unwrap();
+        let id = first.id();
+        drop(first);
+        let second = WorkDir::open(&path).unwrap();
+        assert!(!second.attempt(3, attempt).exists() && !second.outbox(attempt).exists());
+        assert!(path.join("a file of its owner").exists());
+        assert_eq!(second.id(), id);
+    }
+}

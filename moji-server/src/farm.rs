@@ -1,0 +1,319 @@
+//! The one task that owns the queue and the leases: it tells the scheduler what happened, and
+//! carries out what the scheduler decides, one effect after the other.
+//!
+//! Nothing else moves SRPMs between the folders. It never waits for a session: a builder that
+//! does not take its commands is disconnected.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moji_proto::{AttemptId, Outcome};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::BuildKey;
+use crate::commit::{self, Delivery, Published};
+use crate::folders::Folders;
+use crate::scheduler::{Effect, Event, Lease, Moment, Scheduler, SessionId};
+use crate::session::{FromSession, LeasedSrpm, SessionCommand};
+use crate::source::SourceEvent;
+use crate::working::WorkingWatch;
+
+/// How long publications that are under way may take when the server stops.
+const STOP: Duration = Duration::from_secs(30);
+
+/// How often all leases are compared with WORKING, for what its watcher has missed.
+const CHECK_WORKING: Duration = Duration::from_secs(60);
+
+/// The owner of the queue.
+pub struct Farm {
+    scheduler: Scheduler,
+    folders: Arc<Folders>,
+    started: Instant,
+    sessions: BTreeMap<SessionId, mpsc::Sender<SessionCommand>>,
+    /// What was delivered and is not published yet.
+    deliveries: BTreeMap<AttemptId, Delivery>,
+    commits: JoinSet<(AttemptId, anyhow::Result<Published>)>,
+    working: WorkingWatch,
+}
+
+/// Where the farm hears of what happens.
+pub struct FarmInputs {
+    /// The watcher of SOURCE.
+    pub source: mpsc::Receiver<SourceEvent>,
+    /// The sessions.
+    pub sessions: mpsc::Receiver<FromSession>,
+    /// SRPMs that may have been taken out of WORKING.
+    pub working: mpsc::Receiver<BuildKey>,
+}
+
+impl Farm {
+    /// A farm over folders that were prepared. `boot` must be random; `grace` is how long a lease
+    /// outlives its connection.
+    pub fn new(folders: Arc<Folders>, boot: u64, grace: Duration, working: WorkingWatch) -> Self {
+        Self {
+            scheduler: Scheduler::new(boot, grace),
+            folders,
+            started: Instant::now(),
+            sessions: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            commits: JoinSet::new(),
+            working,
+        }
+    }
+
+    /// Runs until the shutdown; publications that are under way are finished first.
+    pub async fn run(mut self, mut inputs: FarmInputs, shutdown: CancellationToken) {
+        let mut check_working = interval(CHECK_WORKING);
+        check_working.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let deadline = self.scheduler.next_deadline().map(|moment| self.started + moment);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(ended) = self.commits.join_next() => self.on_commit(ended).await,
+                Some(event) = inputs.sessions.recv() => self.on_session(event).await,
+                Some(event) = inputs.source.recv() => self.on_source(event).await,
+                Some(key) = inputs.working.recv() => self.check_lease(&key).await,
+                _ = check_working.tick() => self.check_leases().await,
+                () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
+                    let effects = self.scheduler.on_time(self.now());
+                    self.carry_out(effects).await;
+                }
+            }
+        }
+        let rest = async { while self.commits.join_next().await.is_some() {} };
+        if timeout(STOP, rest).await.is_err() {
+            tracing::warn!("stopped while results were being published; they will be built again");
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.started.elapsed()
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let effects = self.scheduler.handle(self.now(), event);
+        self.carry_out(effects).await;
+    }
+
+    async fn on_source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Found(srpm) => {
+                tracing::info!("queued {}", srpm.key);
+                self.handle(Event::Found(srpm)).await;
+            }
+            SourceEvent::Gone(key) => {
+                // It may be back already, or never have been away: only the folder knows.
+                if !exists(self.folders.source.join(key.path())).await {
+                    if self.scheduler.holder(&key).is_none() {
+                        tracing::info!("{key} was taken out of the queue");
+                    }
+                    self.handle(Event::Gone(key)).await;
+                }
+            }
+            SourceEvent::Changing(key) => self.handle(Event::Gone(key)).await,
+            SourceEvent::Ready => {
+                tracing::info!("{} SRPMs are queued", self.scheduler.queued());
+                self.handle(Event::Ready).await;
+            }
+            SourceEvent::Broken { key, reason } => self.refuse(key, reason).await,
+            SourceEvent::Priority { target, list } => {
+                self.handle(Event::Priority { target, list }).await;
+            }
+        }
+    }
+
+    async fn refuse(&mut self, key: BuildKey, reason: String) {
+        tracing::warn!("{key} cannot be built: {reason}");
+        let folders = Arc::clone(&self.folders);
+        let refused = key.clone();
+        match spawn_blocking(move || commit::refuse(&folders, &refused, &reason)).await {
+            Ok(Ok(())) => self.handle(Event::Gone(key)).await,
+            Ok(Err(error)) => tracing::warn!("{error:#}"),
+            Err(error) => tracing::error!("{key}: {error}"),
+        }
+    }
+
+    async fn on_session(&mut self, event: FromSession) {
+        match event {
+            FromSession::Connected { session, builder, commands } => {
+                self.sessions.insert(session, commands);
+                self.handle(Event::Connected { session, builder }).await;
+            }
+            FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
+            FromSession::Draining(session) => self.handle(Event::Draining(session)).await,
+            FromSession::Lost(session, reason) => self.on_lost(session, &reason).await,
+            FromSession::Released(session, attempt, reason) => {
+                tracing::info!("{attempt} was given back: {reason}");
+                self.handle(Event::Released { session, attempt }).await;
+            }
+            FromSession::Delivered(session, attempt, outcome, delivery) => {
+                // Only for the lease's own session: what a stranger delivers must not take the
+                // place of what the holder has delivered.
+                if self.scheduler.may_settle(session, attempt) {
+                    self.deliveries.insert(attempt, delivery);
+                }
+                self.handle(Event::Delivered { session, attempt, outcome }).await;
+            }
+        }
+    }
+
+    async fn on_lost(&mut self, session: SessionId, reason: &str) {
+        self.sessions.remove(&session);
+        for lease in self.scheduler.leases().filter(|lease| lease.session == Some(session)) {
+            tracing::warn!("{} has lost {}: {}", lease.attempt, lease.builder, lease.srpm.key);
+        }
+        tracing::info!("a builder is gone: {reason}");
+        self.handle(Event::Lost(session)).await;
+    }
+
+    async fn on_commit(
+        &mut self,
+        ended: Result<(AttemptId, anyhow::Result<Published>), tokio::task::JoinError>,
+    ) {
+        let (attempt, published) = match ended {
+            Ok(ended) => ended,
+            // Never in practice; the lease stays, and its SRPM in WORKING until the next start.
+            Err(error) => return tracing::error!("a publication broke off: {error}"),
+        };
+        let name = self.scheduler.lease(attempt).map(|lease| lease.srpm.key.to_string()).unwrap_or_default();
+        match published {
+            Ok(Published { outcome, folder, note }) => {
+                self.deliveries.remove(&attempt);
+                match &outcome {
+                    Outcome::Succeeded => tracing::info!("{name} succeeded: {}", folder.display()),
+                    Outcome::Failed { kind, reason, .. } => {
+                        tracing::warn!("{name} failed ({kind}): {reason}; logs in {}", folder.display());
+                    }
+                }
+                if let Some(note) = note {
+                    tracing::warn!("{name}: {note}");
+                }
+                self.handle(Event::Committed(attempt)).await;
+            }
+            Err(error) => {
+                tracing::error!("{name} is built but could not be published, trying again soon: {error:#}");
+                self.handle(Event::CommitFailed(attempt)).await;
+            }
+        }
+    }
+
+    async fn check_leases(&mut self) {
+        let leased: Vec<_> = self.scheduler.leases().map(|lease| lease.srpm.key.clone()).collect();
+        for key in leased {
+            self.check_lease(&key).await;
+        }
+    }
+
+    /// A person may have taken the SRPM out of WORKING: that cancels the attempt.
+    async fn check_lease(&mut self, key: &BuildKey) {
+        let holder = self.scheduler.holder(key).filter(|lease| !lease.is_committing());
+        if let Some(attempt) = holder.map(|lease| lease.attempt)
+            && !exists(self.folders.working.join(key.path())).await
+        {
+            tracing::warn!("{key} was taken out of WORKING: {attempt} is cancelled");
+            self.handle(Event::Withdrawn(key.clone())).await;
+        }
+    }
+
+    /// Effects may cause events, whose effects come after those that are decided already.
+    async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut todo = std::collections::VecDeque::from(effects);
+        while let Some(effect) = todo.pop_front() {
+            match effect {
+                Effect::Lease(lease) => {
+                    let attempt = lease.attempt;
+                    if !self.lease(lease).await {
+                        todo.extend(self.scheduler.handle(self.now(), Event::LeaseFailed(attempt)));
+                    }
+                }
+                Effect::Requeue { attempt, key } => self.requeue(attempt, key).await,
+                Effect::Commit { lease, outcome } => self.commit(lease, outcome),
+                Effect::Accept { session, attempt } => self.tell(session, SessionCommand::Accept(attempt)),
+                Effect::Stale { session, attempt } => self.tell(session, SessionCommand::Stale(attempt)),
+                Effect::Cancel { session, attempt } => {
+                    if let Some(session) = session {
+                        let reason = "the SRPM was taken out of WORKING".into();
+                        self.tell(session, SessionCommand::Cancel(attempt, reason));
+                    }
+                    self.forget(attempt).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the SRPM is in WORKING now and its builder told.
+    async fn lease(&mut self, lease: Lease) -> bool {
+        let (folders, key) = (Arc::clone(&self.folders), lease.srpm.key.clone());
+        let moved = spawn_blocking(move || folders.lease(&key)).await;
+        let key = &lease.srpm.key;
+        match moved.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                tracing::error!("cannot move {key} from SOURCE to WORKING, so it is not built: {error}");
+                return false;
+            }
+        }
+        self.working.entered(key);
+        tracing::info!("{key} goes to {} as {} for {}", lease.builder, lease.attempt, lease.target);
+        if let Some(session) = lease.session {
+            let leased = LeasedSrpm {
+                attempt: lease.attempt,
+                slot: lease.slot,
+                target: lease.target.clone(),
+                srpm: key.srpm.clone(),
+                path: self.folders.working.join(key.path()),
+                size: lease.srpm.size,
+            };
+            self.tell(session, SessionCommand::Assign(leased));
+        }
+        true
+    }
+
+    async fn requeue(&mut self, attempt: AttemptId, key: BuildKey) {
+        let (folders, moving) = (Arc::clone(&self.folders), key.clone());
+        match spawn_blocking(move || folders.requeue(&moving)).await {
+            Ok(Ok(())) => tracing::info!("{key} is queued again"),
+            Ok(Err(error)) => tracing::error!("cannot move {key} from WORKING back to SOURCE: {error}"),
+            Err(error) => tracing::error!("{key}: {error}"),
+        }
+        self.forget(attempt).await;
+    }
+
+    /// Removes what was staged for an attempt that ended without a result.
+    async fn forget(&mut self, attempt: AttemptId) {
+        self.deliveries.remove(&attempt);
+        let staging = self.folders.attempt(attempt);
+        let _ = spawn_blocking(move || std::fs::remove_dir_all(staging)).await;
+    }
+
+    fn commit(&mut self, lease: Lease, outcome: Outcome) {
+        let attempt = lease.attempt;
+        let Some(delivery) = self.deliveries.get(&attempt).cloned() else {
+            return tracing::error!("{attempt} is to be published, but nothing was delivered");
+        };
+        let folders = Arc::clone(&self.folders);
+        self.commits.spawn_blocking(move || (attempt, commit::commit(&folders, &lease, outcome, &delivery)));
+    }
+
+    /// A session that does not take its commands is dropped: closing its queue ends it.
+    fn tell(&mut self, session: SessionId, command: SessionCommand) {
+        if let Some(commands) = self.sessions.get(&session)
+            && commands.try_send(command).is_err()
+        {
+            self.sessions.remove(&session);
+        }
+    }
+}
+
+/// Whether there is an entry at a path; when that cannot be found out, it is taken to be there.
+async fn exists(path: std::path::PathBuf) -> bool {
+    let looked = spawn_blocking(move || path.symlink_metadata()).await;
+    !matches!(looked, Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound)
+}

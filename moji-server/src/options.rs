@@ -1,0 +1,329 @@
+//! What the command line, the environment and the configuration file say, made into one
+//! [`Config`]. Command line before environment before file before default.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser;
+use moji_proto::DEFAULT_PORT;
+use serde::Deserialize;
+
+use crate::folders::Folders;
+use crate::run::Config;
+
+const EXAMPLES: &str = "\
+Examples:
+  Try it out, for builders on this machine only:
+    moji-server source working finished repo
+  For builders everywhere that know the password:
+    moji-server --password-file /etc/moji/password /srv/moji/{source,working,finished,repo}
+  The same from a file (every option can stand there, with its long name):
+    moji-server --config /etc/moji/server.toml
+
+Queue something:          mv foo-1.0-1.src.rpm /srv/moji/source/
+Build it before others:   echo foo >> /srv/moji/source/priority.txt
+See what is going on:     ls /srv/moji/working
+
+Exit codes:
+  0  stopped by SIGTERM or SIGINT
+  1  failed while running
+  2  wrong use: options, configuration file, password
+  3  the four folders cannot be used
+  4  the address cannot be listened on
+
+RUST_LOG=debug shows more.";
+
+/// Hands SRPMs to builders and publishes what they built as a dnf repository
+///
+/// SRPMs that are dropped into SOURCE are handed to builders (moji-client) that ask for work, in
+/// the order of SOURCE/priority.txt. Results are published in REPO/<NVR>/ and the dnf metadata in
+/// REPO/repodata is kept consistent with them. The four folders must be on one file system; they
+/// are created when they are missing.
+#[derive(Debug, Parser)]
+#[command(name = "moji-server", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Options {
+    /// SRPMs that wait; priority.txt in it says what comes first
+    source: Option<PathBuf>,
+    /// SRPMs that are being built; private state lies in WORKING/.moji
+    working: Option<PathBuf>,
+    /// SRPMs with a final outcome
+    finished: Option<PathBuf>,
+    /// What was built, for httpd and dnf
+    repo: Option<PathBuf>,
+    /// The password of the builders; better use --password-file, because ps shows this one
+    password: Option<String>,
+
+    /// Where to listen; without a password only a loopback address is accepted
+    /// [default: port 6789, on all addresses with a password, else on 127.0.0.1]
+    #[arg(long, value_name = "ADDR:PORT")]
+    listen: Option<String>,
+    /// A file whose first line is the password of the builders; MOJI_PASSWORD works too
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+    /// How often builders say that they live [default: 20s]
+    #[arg(long, value_name = "DURATION", env = "MOJI_HEARTBEAT", value_parser = duration)]
+    heartbeat: Option<Duration>,
+    /// A builder that says nothing for this long is given up [default: 90s]
+    #[arg(long, value_name = "DURATION", env = "MOJI_DEAD_AFTER", value_parser = duration)]
+    dead_after: Option<Duration>,
+    /// How long an SRPM stays with a builder whose connection is lost; 0s: not at all
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", env = "MOJI_GRACE", value_parser = duration)]
+    grace: Option<Duration>,
+    /// The program that makes the metadata [default: createrepo_c]
+    #[arg(long, value_name = "PATH", env = "MOJI_CREATEREPO")]
+    createrepo: Option<PathBuf>,
+    /// Most bytes of a live log of one build, with K, M or G [default: 256M]
+    #[arg(long, value_name = "SIZE", env = "MOJI_LOG_LIMIT", value_parser = size)]
+    log_limit: Option<u64>,
+    /// A TOML file with any of these options
+    #[arg(long, value_name = "FILE", env = "MOJI_SERVER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// The configuration file: the same names as on the command line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+struct ConfigFile {
+    source: Option<PathBuf>,
+    working: Option<PathBuf>,
+    finished: Option<PathBuf>,
+    repo: Option<PathBuf>,
+    password: Option<String>,
+    listen: Option<String>,
+    password_file: Option<PathBuf>,
+    heartbeat: Option<String>,
+    dead_after: Option<String>,
+    grace: Option<String>,
+    createrepo: Option<PathBuf>,
+    log_limit: Option<String>,
+}
+
+/// Everything that a server needs to know, and where to listen.
+#[derive(Debug)]
+pub struct Settings {
+    /// How to run.
+    pub config: Config,
+    /// Addresses to listen on: the first that works.
+    pub listen: Vec<SocketAddr>,
+}
+
+impl Options {
+    /// All sources together. `environment_password` is `MOJI_PASSWORD`.
+    ///
+    /// # Errors
+    /// What is wrong with an option, or missing.
+    pub fn settings(self, environment_password: Option<String>) -> anyhow::Result<Settings> {
+        let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+        let folder = |name: &str, here: Option<PathBuf>, there: Option<PathBuf>| {
+            here.or(there).with_context(|| {
+                format!(
+                    "{name} is missing: moji-server SOURCE WORKING FINISHED REPO (see moji-server --help)"
+                )
+            })
+        };
+        let time =
+            |name: &str, here: Option<Duration>, there: Option<String>, default: u64| match (here, there) {
+                (Some(here), _) => Ok(here),
+                (None, Some(there)) => duration(&there)
+                    .map_err(|error| anyhow::anyhow!("{name} in the configuration file: {error}")),
+                (None, None) => Ok(Duration::from_secs(default)),
+            };
+        if self.password.is_some() {
+            tracing::warn!("the password on the command line can be seen with ps: use --password-file");
+        }
+        let password = match (self.password, self.password_file) {
+            (Some(password), _) => Some(password),
+            (None, Some(path)) => Some(read_password(&path)?),
+            (None, None) => match (environment_password, file.password_file, file.password) {
+                (Some(password), ..) => Some(password),
+                (None, Some(path), _) => Some(read_password(&path)?),
+                (None, None, password) => password,
+            },
+        };
+        if password.as_ref().is_some_and(String::is_empty) {
+            bail!("the password is empty");
+        }
+        let heartbeat = time("heartbeat", self.heartbeat, file.heartbeat, 20)?;
+        let dead_after = time("dead-after", self.dead_after, file.dead_after, 90)?;
+        if heartbeat.is_zero() || dead_after <= heartbeat {
+            bail!(
+                "--dead-after ({dead_after:?}) must be longer than --heartbeat ({heartbeat:?}), which must not be 0"
+            );
+        }
+        let listen = listen_addresses(self.listen.or(file.listen).as_deref(), password.is_some())?;
+        let log_limit = match (self.log_limit, file.log_limit) {
+            (Some(limit), _) => limit,
+            (None, Some(limit)) => {
+                size(&limit).map_err(anyhow::Error::msg).context("log-limit in the configuration file")?
+            }
+            (None, None) => 256 << 20,
+        };
+        let config = Config {
+            folders: Folders {
+                source: folder("SOURCE", self.source, file.source)?,
+                working: folder("WORKING", self.working, file.working)?,
+                finished: folder("FINISHED", self.finished, file.finished)?,
+                repo: folder("REPO", self.repo, file.repo)?,
+            },
+            password,
+            heartbeat,
+            dead_after,
+            grace: time("grace", self.grace, file.grace, 10)?,
+            createrepo: self.createrepo.or(file.createrepo).unwrap_or_else(|| "createrepo_c".into()),
+            log_limit,
+        };
+        Ok(Settings { config, listen })
+    }
+}
+
+impl ConfigFile {
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("the configuration file {} is wrong", path.display()))
+    }
+}
+
+/// The first line of a password file.
+fn read_password(path: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("cannot read the password file {}", path.display()))?;
+    let password = text.lines().next().unwrap_or_default();
+    if password.is_empty() {
+        bail!("the password file {} has an empty first line", path.display());
+    }
+    Ok(password.to_owned())
+}
+
+fn listen_addresses(listen: Option<&str>, has_password: bool) -> anyhow::Result<Vec<SocketAddr>> {
+    let Some(listen) = listen else {
+        let address = |ip: IpAddr| SocketAddr::new(ip, DEFAULT_PORT);
+        return Ok(if has_password {
+            // The IPv6 one takes IPv4 too; some machines have no IPv6.
+            vec![address(Ipv6Addr::UNSPECIFIED.into()), address(Ipv4Addr::UNSPECIFIED.into())]
+        } else {
+            vec![address(Ipv4Addr::LOCALHOST.into())]
+        });
+    };
+    let addresses: Vec<SocketAddr> = match listen.parse::<IpAddr>() {
+        Ok(ip) => vec![SocketAddr::new(ip, DEFAULT_PORT)],
+        Err(_) => listen
+            .to_socket_addrs()
+            .with_context(|| {
+                format!("--listen {listen}: not ADDRESS:PORT, like 127.0.0.1:6789 or [::1]:6789")
+            })?
+            .collect(),
+    };
+    if let Some(open) = addresses.iter().find(|address| !has_password && !address.ip().is_loopback()) {
+        bail!(
+            "--listen {open}: without a password only a loopback address is accepted, or anybody could put \
+             packages into the repository; give a password (--password-file) or listen on 127.0.0.1"
+        );
+    }
+    Ok(addresses)
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no duration like 20s or 5m: {error}"))
+}
+
+/// A size in bytes, written as `4096`, `64K`, `256M` or `4G`.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no size like 4096, 64K, 256M or 4G");
+    let (digits, shift) = match text.char_indices().next_back() {
+        Some((at, 'K' | 'k')) => (text.get(..at), 10),
+        Some((at, 'M' | 'm')) => (text.get(..at), 20),
+        Some((at, 'G' | 'g')) => (text.get(..at), 30),
+        _ => (Some(text), 0),
+    };
+    let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str], environment: Option<&str>) -> anyhow::Result<Settings> {
+        let arguments = ["moji-server"].iter().chain(arguments);
+        Options::try_parse_from(arguments)?.settings(environment.map(Into::into))
+    }
+
+    const FOLDERS: [&str; 4] = ["a", "b", "c", "d"];
+
+    #[test]
+    fn the_old_command_line_works() {
+        let settings = settings(&["a", "b", "c", "d", "pw"], None).unwrap();
+        assert_eq!(settings.config.password.as_deref(), Some("pw"));
+        assert_eq!(settings.config.folders.repo, Path::new("d"));
+        assert!(
+            settings.listen.iter().all(|address| address.ip().is_unspecified() && address.port() == 6789)
+        );
+    }
+
+    #[test]
+    fn without_a_password_only_loopback() {
+        let open = settings(&[&FOLDERS[..], &["--listen", "0.0.0.0:7000"]].concat(), None).unwrap_err();
+        assert!(open.to_string().contains("only a loopback address"), "{open}");
+        assert!(settings(&FOLDERS, None).unwrap().listen.iter().all(|address| address.ip().is_loopback()));
+        assert!(settings(&[&FOLDERS[..], &["--listen", "[::1]:0"]].concat(), None).is_ok());
+        assert!(settings(&[&FOLDERS[..], &["--listen", "0.0.0.0:7000"]].concat(), Some("pw")).is_ok());
+    }
+
+    #[test]
+    fn command_line_before_environment_before_file_before_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, secret) = (folder.path().join("server.toml"), folder.path().join("secret"));
+        fs::write(&secret, "from the password file\nsecond line\n").unwrap();
+        fs::write(
+            &config,
+            "source = 'fs'\nworking = 'fw'\nfinished = 'ff'\nrepo = 'fr'\npassword = 'from the file'\n\
+             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\n",
+        )
+        .unwrap();
+        let config = ["--config", config.to_str().unwrap()];
+        let from_file = settings(&config, None).unwrap().config;
+        assert_eq!(from_file.folders.working, Path::new("fw"));
+        assert_eq!(from_file.password.as_deref(), Some("from the file"));
+        assert_eq!((from_file.grace, from_file.heartbeat), (Duration::ZERO, Duration::from_secs(5)));
+        assert_eq!((from_file.dead_after, from_file.log_limit), (Duration::from_secs(90), 65536));
+        let from_environment = settings(&config, Some("from the environment")).unwrap().config;
+        assert_eq!(from_environment.password.as_deref(), Some("from the environment"));
+        let more = ["x", "--grace", "3m", "--password-file", secret.to_str().unwrap()];
+        let from_line =
+            settings(&[&config[..], &more].concat(), Some("from the environment")).unwrap().config;
+        assert_eq!(from_line.folders.source, Path::new("x"));
+        assert_eq!(from_line.grace, Duration::from_secs(180));
+        assert_eq!(from_line.password.as_deref(), Some("from the password file"));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("server.toml");
+        let config = ["--config", file.to_str().unwrap()];
+        for (content, wanted) in
+            [("colour = 'red'", "colour"), ("grace = '5 parsecs'", "grace"), ("= x", "server.toml")]
+        {
+            fs::write(&file, content).unwrap();
+            let error = format!("{:#}", settings(&[&FOLDERS[..], &config].concat(), None).unwrap_err());
+            assert!(error.contains(wanted), "{error}");
+        }
+        for (arguments, wanted) in [
+            (&["a", "b"][..], "FINISHED is missing"),
+            (&["a", "b", "c", "d", "--heartbeat", "90s"], "must be longer"),
+            (&["a", "b", "c", "d", "--password-file", "/nonexistent/x"], "/nonexistent/x"),
+            (&["a", "b", "c", "d", ""], "password is empty"),
+            (&["a", "b", "c", "d", "--listen", "nowhere"], "--listen nowhere"),
+            (&["a", "b", "c", "d", "--log-limit", "9999999999G"], "no size"),
+        ] {
+            let error = format!("{:#}", settings(arguments, None).unwrap_err());
+            assert!(error.contains(wanted), "{arguments:?}: {error}");
+        }
+    }
+}

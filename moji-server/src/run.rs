@@ -1,0 +1,127 @@
+//! The server as one function: folders, tasks, and the order in which they begin and end.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use moji_proto::handshake::ServerSecret;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::{Listener, accept};
+use crate::farm::{Farm, FarmInputs};
+use crate::folders::Folders;
+use crate::metadata::{self, Metadata, MetadataConfig};
+use crate::session::SessionConfig;
+use crate::source::{self, SourceConfig};
+use crate::working::WorkingWatch;
+
+/// How a server is to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The four folders; made and checked by [`run`].
+    pub folders: Folders,
+    /// The password that builders must know; `None`: anybody who can connect is let in.
+    pub password: Option<String>,
+    /// How often builders say that they live.
+    pub heartbeat: Duration,
+    /// After how long without a frame a connection is given up.
+    pub dead_after: Duration,
+    /// How long a lease outlives its connection.
+    pub grace: Duration,
+    /// The `createrepo_c` program.
+    pub createrepo: PathBuf,
+    /// Most bytes of one live log.
+    pub log_limit: u64,
+}
+
+/// What may wait between tasks before the sender has to wait too.
+const CHANNEL: usize = 1024;
+
+/// Serves until `shutdown`. What is under way is ended in order: no new connections, builders told,
+/// publications finished, metadata last.
+///
+/// # Errors
+/// When the folders cannot be used, or a task that the server needs has failed.
+pub async fn run(config: Config, listener: impl Listener, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut folders = config.folders.clone();
+    let prepared = spawn_blocking(move || {
+        let lock = folders.prepare()?;
+        let put_back = folders.recover()?;
+        anyhow::Ok((lock, folders, put_back))
+    });
+    let (lock, folders, put_back) = prepared.await??;
+    for key in put_back {
+        tracing::info!("{key} was being built when the last server ended; it is queued again");
+    }
+    let folders = Arc::new(folders);
+
+    let (source_tx, source) = mpsc::channel(CHANNEL);
+    let (sessions_tx, sessions) = mpsc::channel(CHANNEL);
+    let (working_tx, working) = mpsc::channel(CHANNEL);
+    let watch = WorkingWatch::new(&folders.working, working_tx);
+    if let Err(missing) = metadata::check_program(&config.createrepo) {
+        tracing::warn!("{missing}");
+    }
+    let farm = Farm::new(Arc::clone(&folders), u64::from_be_bytes(random()?), config.grace, watch);
+    let sessions_config = session_config(&config, &folders).await?;
+
+    // The farm outlives the sessions, so that what they delivered last is still published.
+    let farm_shutdown = CancellationToken::new();
+    let metadata_shutdown = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+    let source_config = SourceConfig::new(folders.source.clone());
+    tasks.spawn(source::watch(source_config, source_tx, shutdown.clone()));
+    let metadata_config = MetadataConfig {
+        createrepo: config.createrepo,
+        ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
+    };
+    let (metadata, _handle) = Metadata::new(metadata_config);
+    let mut metadata = tokio::spawn(metadata.run(metadata_shutdown.clone()));
+    let inputs = FarmInputs { source, sessions, working };
+    let mut farm = tokio::spawn(farm.run(inputs, farm_shutdown.clone()));
+    let mut accepting =
+        tokio::spawn(accept(listener, Arc::new(sessions_config), sessions_tx, shutdown.clone()));
+
+    let failed = tokio::select! {
+        () = shutdown.cancelled() => None,
+        Some(ended) = tasks.join_next() => Some(format!("the watcher of SOURCE has ended: {ended:?}")),
+        ended = &mut metadata => Some(format!("the metadata's task has ended: {ended:?}")),
+        ended = &mut farm => Some(format!("the farm's task has ended: {ended:?}")),
+        ended = &mut accepting => Some(format!("the listener's task has ended: {ended:?}")),
+    };
+    shutdown.cancel();
+    if failed.is_none() {
+        accepting.await?;
+        farm_shutdown.cancel();
+        farm.await?;
+        metadata_shutdown.cancel();
+        let _ = metadata.await?;
+    }
+    drop(lock);
+    failed.map_or(Ok(()), |reason| Err(anyhow!(reason)))
+}
+
+async fn session_config(config: &Config, folders: &Arc<Folders>) -> anyhow::Result<SessionConfig> {
+    let (password, salt) = (config.password.clone(), random()?);
+    let secret = spawn_blocking(move || ServerSecret::new(password.as_deref(), salt)).await??;
+    Ok(SessionConfig {
+        secret,
+        heartbeat: config.heartbeat,
+        dead_after: config.dead_after,
+        handshake_timeout: Duration::from_secs(10),
+        refusal_delay: Duration::from_secs(1),
+        log_limit: config.log_limit,
+        folders: Arc::clone(folders),
+    })
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| anyhow!("{error}"))
+        .context("no random numbers from the system")?;
+    Ok(bytes)
+}

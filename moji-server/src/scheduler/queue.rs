@@ -1,0 +1,107 @@
+//! The SRPMs that wait, in the order in which they are handed out.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use moji_proto::TargetName;
+
+use crate::BuildKey;
+use crate::source::{Priority, QueuedSrpm};
+
+/// Where an SRPM stands in its queue; smaller is earlier.
+///
+/// The place for "ready before parked" and "longest expected first" is between the two that are
+/// here; they need history.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    /// Line of priority.txt; those that it does not name come last.
+    rank: u32,
+    /// Oldest first.
+    queued_at: Timestamp,
+    /// Largest first among those of the same age: the best guess at the longest.
+    size: Reverse<u64>,
+    /// Makes places unique, and the order the same each time.
+    key: BuildKey,
+}
+
+/// The queue of one target, or of SOURCE itself.
+#[derive(Debug, Default)]
+struct TargetQueue {
+    priority: Priority,
+    waiting: BTreeMap<Place, QueuedSrpm>,
+}
+
+impl TargetQueue {
+    fn place(&self, srpm: &QueuedSrpm) -> Place {
+        Place {
+            rank: self.priority.rank(&srpm.key.srpm, &srpm.header).unwrap_or(u32::MAX),
+            queued_at: srpm.queued_at,
+            size: Reverse(srpm.size),
+            key: srpm.key.clone(),
+        }
+    }
+}
+
+/// All queues.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    targets: BTreeMap<Option<TargetName>, TargetQueue>,
+    places: BTreeMap<BuildKey, Place>,
+}
+
+impl Queue {
+    /// Adds an SRPM, in place of what had its name. It keeps the age of that: putting an SRPM back
+    /// into SOURCE makes it look new, and it must not lose its place for that.
+    pub(super) fn insert(&mut self, mut srpm: QueuedSrpm) {
+        if let Some(before) = self.remove(&srpm.key) {
+            srpm.queued_at = srpm.queued_at.min(before.queued_at);
+        }
+        let queue = self.targets.entry(srpm.key.target.clone()).or_default();
+        let place = queue.place(&srpm);
+        self.places.insert(srpm.key.clone(), place.clone());
+        queue.waiting.insert(place, srpm);
+    }
+
+    /// Takes an SRPM out.
+    pub(super) fn remove(&mut self, key: &BuildKey) -> Option<QueuedSrpm> {
+        let place = self.places.remove(key)?;
+        self.targets.get_mut(&key.target)?.waiting.remove(&place)
+    }
+
+    /// Takes out what a builder of these targets should build next.
+    pub(super) fn take_best(&mut self, targets: &[TargetName]) -> Option<QueuedSrpm> {
+        let first = |target: Option<&TargetName>| {
+            self.targets.get(&target.cloned()).and_then(|queue| queue.waiting.first_key_value())
+        };
+        let candidates = std::iter::once(None).chain(targets.iter().map(Some)).filter_map(first);
+        let key = candidates.min_by(|a, b| a.0.cmp(b.0))?.1.key.clone();
+        self.remove(&key)
+    }
+
+    /// A priority.txt has changed: everything in that queue gets its new place.
+    pub(super) fn set_priority(&mut self, target: Option<TargetName>, list: Priority) {
+        let queue = self.targets.entry(target).or_default();
+        queue.priority = list;
+        for (_, srpm) in std::mem::take(&mut queue.waiting) {
+            let place = queue.place(&srpm);
+            self.places.insert(srpm.key.clone(), place.clone());
+            queue.waiting.insert(place, srpm);
+        }
+    }
+
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn contains(&self, key: &BuildKey) -> bool {
+        self.places.contains_key(key)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_work_for(&self, targets: &[TargetName]) -> bool {
+        self.places.keys().any(|key| key.target.as_ref().is_none_or(|target| targets.contains(target)))
+    }
+}

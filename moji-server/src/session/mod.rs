@@ -1,0 +1,453 @@
+//! One connection of one builder: reads what it says, checks that it may say it, passes on what
+//! the farm decides.
+//!
+//! The session's task is the connection's reader and never waits for a disk or for the peer: file
+//! bytes go to tasks with a window, answers to the writer's queue. It knows nothing of the queue
+//! and decides nothing about builds; what it knows of attempts is which ones the farm gave it.
+
+mod greet;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use jiff::Timestamp;
+use moji_proto::frame::Kind;
+use moji_proto::handshake::ServerSecret;
+use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, Piece, queues};
+use moji_proto::outcome::one_line;
+use moji_proto::{
+    Assignment, AttemptId, BuilderName, LogFile, ManifestEntry, Outcome, Sha256, SrpmName, StreamId,
+    StreamMessage, TargetName, ToBuilder, ToServer, encoding, frame, limits,
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::commit::Delivery;
+use crate::folders::Folders;
+use crate::scheduler::{Builder, SessionId};
+use transfer::DeliveryError;
+
+/// How often a delivery with wrong bytes may be tried again.
+const DELIVERIES: u32 = 3;
+/// How long a goodbye may take to leave.
+const GOODBYE: Duration = Duration::from_secs(3);
+
+/// What all sessions share.
+#[derive(Debug)]
+pub struct SessionConfig {
+    /// Proof of the password.
+    pub secret: ServerSecret,
+    /// How often builders say that they live.
+    pub heartbeat: Duration,
+    /// After how long without a frame a connection is given up.
+    pub dead_after: Duration,
+    /// How long a peer may take until it has registered.
+    pub handshake_timeout: Duration,
+    /// How long a peer with a wrong password waits for the answer.
+    pub refusal_delay: Duration,
+    /// Most bytes of one live log, in bytes.
+    pub log_limit: u64,
+    /// Where staging is.
+    pub folders: Arc<Folders>,
+}
+
+/// What a session tells the farm.
+#[derive(Debug)]
+pub enum FromSession {
+    /// A builder has registered; commands for it go there.
+    Connected {
+        /// The new session.
+        session: SessionId,
+        /// Who it is.
+        builder: Builder,
+        /// Where commands for it go.
+        commands: mpsc::Sender<SessionCommand>,
+    },
+    /// A slot is free.
+    Asked(SessionId, u16),
+    /// It takes no more work.
+    Draining(SessionId),
+    /// The connection has ended.
+    Lost(SessionId, String),
+    /// It gives an attempt back.
+    Released(SessionId, AttemptId, String),
+    /// Results are in staging.
+    Delivered(SessionId, AttemptId, Outcome, Delivery),
+}
+
+/// What the farm tells a session.
+#[derive(Debug)]
+pub enum SessionCommand {
+    /// Hand this to a slot.
+    Assign(LeasedSrpm),
+    /// The results are safe.
+    Accept(AttemptId),
+    /// It does not hold that attempt.
+    Stale(AttemptId),
+    /// The lease has ended.
+    Cancel(AttemptId, String),
+}
+
+/// An SRPM in WORKING and the attempt that holds it.
+#[derive(Debug)]
+pub struct LeasedSrpm {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// The slot that asked.
+    pub slot: u16,
+    /// What to build for.
+    pub target: TargetName,
+    /// The file's name.
+    pub srpm: SrpmName,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+/// An attempt that the farm gave this session.
+#[derive(Debug)]
+struct Held {
+    staging: PathBuf,
+    leased_at: Timestamp,
+    srpm_sha256: Option<Sha256>,
+    manifest: Vec<ManifestEntry>,
+    outcome: Option<Outcome>,
+    deliveries: u32,
+}
+
+/// How a task of a session ended.
+enum TaskEnd {
+    SrpmSent(AttemptId, anyhow::Result<Sha256>),
+    ResultsReceived(AttemptId, Result<(), DeliveryError>),
+    LogReceived(AttemptId, LogFile, anyhow::Result<()>),
+}
+
+struct Session {
+    id: SessionId,
+    name: BuilderName,
+    slots: u16,
+    config: Arc<SessionConfig>,
+    farm: mpsc::Sender<FromSession>,
+    out: Outgoing<ToBuilder>,
+    sending: Outgoings,
+    receiving: Incoming,
+    held: BTreeMap<AttemptId, Held>,
+    tasks: JoinSet<TaskEnd>,
+}
+
+/// Serves one connection until it ends, and says why it ended, in words that fit after "gone: ";
+/// `None` when it never became a builder's. Everything that belongs to it has ended then.
+pub async fn serve<Io>(
+    io: Io,
+    peer: String,
+    id: SessionId,
+    config: Arc<SessionConfig>,
+    farm: mpsc::Sender<FromSession>,
+    shutdown: CancellationToken,
+) -> Option<String>
+where
+    Io: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (read, mut write) = tokio::io::split(io);
+    let mut frames = FrameReader::new(read);
+    let greeting = greet::greet(&mut frames, &mut write, &config);
+    let greeted = tokio::select! {
+        biased;
+        () = shutdown.cancelled() => return None,
+        greeted = timeout(config.handshake_timeout, greeting) => greeted,
+    };
+    let registration = match greeted {
+        Ok(Ok(registration)) => registration,
+        Ok(Err(error)) => {
+            tracing::warn!("{peer}: refused: {error:#}");
+            return None;
+        }
+        Err(_) => {
+            tracing::warn!("{peer}: closed: it did not introduce itself in {:?}", config.handshake_timeout);
+            return None;
+        }
+    };
+
+    let (out, queues) = queues();
+    let mut writer = tokio::spawn(queues.write(write));
+    let (commands, command_queue) = mpsc::channel(4 * usize::from(registration.slots) + 16);
+    let builder = Builder { name: registration.name.clone(), targets: registration.targets.clone() };
+    tracing::info!(
+        "{} connected from {peer}: {} slots, {}, {}",
+        registration.name,
+        registration.slots,
+        registration.arch,
+        registration.software
+    );
+    let streams = usize::from(registration.slots) * limits::STREAMS_PER_SLOT;
+    let session = Session {
+        id,
+        name: registration.name,
+        slots: registration.slots,
+        config,
+        farm: farm.clone(),
+        out,
+        sending: Outgoings::default(),
+        receiving: Incoming::new(streams),
+        held: BTreeMap::new(),
+        tasks: JoinSet::new(),
+    };
+    farm.send(FromSession::Connected { session: id, builder, commands }).await.ok()?;
+    let reason = match session.run(frames, command_queue, shutdown).await {
+        Ok(reason) => reason,
+        Err(error) => format!("{error:#}"),
+    };
+    // Everything that holds the writer's queue is gone: it writes what waits, then ends.
+    if timeout(GOODBYE, &mut writer).await.is_err() {
+        writer.abort();
+    }
+    Some(reason)
+}
+
+impl Session {
+    /// Serves until the connection ends; says why in words that fit after "gone: ".
+    async fn run<R: AsyncRead + Unpin>(
+        mut self,
+        mut frames: FrameReader<R>,
+        mut commands: mpsc::Receiver<SessionCommand>,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<String> {
+        self.out.send(&ToBuilder::Registered {
+            heartbeat_ms: millis(self.config.heartbeat),
+            dead_after_ms: millis(self.config.dead_after),
+            software: concat!("moji-server ", env!("CARGO_PKG_VERSION")).into(),
+        })?;
+        let mut dead_at = Instant::now() + self.config.dead_after;
+        let out = self.out.clone();
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {
+                    self.out.send(&ToBuilder::Goodbye { reason: "the server is stopping".into() })?;
+                    return Ok("the server is stopping".into());
+                }
+                command = commands.recv() => self.on_command(command.context("it does not take its commands")?)?,
+                Some(end) = self.tasks.join_next() => self.on_task_end(end.context("a transfer failed")?).await?,
+                frame = frames.next() => {
+                    let Some(frame) = frame? else { return Ok("it closed the connection".into()) };
+                    dead_at = Instant::now() + self.config.dead_after;
+                    match frame.kind {
+                        Kind::Data => {
+                            let (stream, bytes) = frame::split_data(frame.body)?;
+                            self.receiving.on_data(stream, bytes)?;
+                        }
+                        Kind::Control => match encoding::decode(&frame.body)? {
+                            ToServer::Goodbye { reason } => return Ok(one_line(&reason)),
+                            message => self.on_message(message).await?,
+                        },
+                        kind => bail!("a {kind:?} frame after the handshake"),
+                    }
+                }
+                () = out.closed() => bail!("connection lost while writing"),
+                () = sleep_until(dead_at) => bail!("nothing came from it for {:?}", self.config.dead_after),
+            }
+        }
+    }
+
+    async fn on_message(&mut self, message: ToServer) -> anyhow::Result<()> {
+        match message {
+            ToServer::Ask { slot } if slot < self.slots => self.tell(FromSession::Asked(self.id, slot)).await,
+            ToServer::Ask { slot } => bail!("it asks for work for slot {slot} of {}", self.slots),
+            ToServer::Drain => self.tell(FromSession::Draining(self.id)).await,
+            ToServer::Heartbeat { attempts } => {
+                for (attempt, phase) in attempts {
+                    tracing::debug!("{}: {attempt}: {phase}", self.name);
+                }
+                Ok(self.out.send(&ToBuilder::HeartbeatSeen)?)
+            }
+            ToServer::Log { attempt, file, stream } => self.on_log(attempt, file, stream),
+            ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries),
+            ToServer::Deliver { attempt, outcome, files, bytes, stream } => {
+                self.on_deliver(attempt, outcome.bounded(), files, bytes, stream)
+            }
+            ToServer::Release { attempt, reason } => {
+                if self.held.remove(&attempt).is_none() {
+                    return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+                }
+                self.tell(FromSession::Released(self.id, attempt, one_line(&reason))).await
+            }
+            ToServer::Stream(message) => {
+                self.on_stream(message);
+                Ok(())
+            }
+            ToServer::Register(_) => bail!("it registered twice"),
+            ToServer::Goodbye { .. } => Ok(()),
+        }
+    }
+
+    fn on_stream(&mut self, message: StreamMessage) {
+        match message {
+            StreamMessage::Received { stream, bytes } => self.sending.on_received(stream, bytes),
+            StreamMessage::Unwanted { stream } => self.sending.on_unwanted(stream),
+            StreamMessage::End { stream, sha256 } => self.receiving.on_last(stream, Piece::End(sha256)),
+            StreamMessage::Abort { stream, reason } => {
+                self.receiving.on_last(stream, Piece::Abort(one_line(&reason)));
+            }
+        }
+    }
+
+    fn on_log(&mut self, attempt: AttemptId, file: LogFile, stream: StreamId) -> anyhow::Result<()> {
+        let stream = self.receiving.open(stream, &self.out)?;
+        let Some(held) = self.held.get(&attempt) else {
+            stream.unwanted()?;
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        let (path, limit) = (held.staging.join(file.file_name()), self.config.log_limit);
+        self.tasks.spawn(async move {
+            TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, path, limit).await)
+        });
+        Ok(())
+    }
+
+    fn on_manifest(&mut self, attempt: AttemptId, entries: Vec<ManifestEntry>) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else {
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        if held.manifest.len() + entries.len() > limits::FILES {
+            bail!("the results of {attempt} have more than {} files", limits::FILES);
+        }
+        held.manifest.extend(entries);
+        Ok(())
+    }
+
+    fn on_deliver(
+        &mut self,
+        attempt: AttemptId,
+        outcome: Outcome,
+        files: u32,
+        bytes: u64,
+        stream: StreamId,
+    ) -> anyhow::Result<()> {
+        let stream = self.receiving.open(stream, &self.out)?;
+        let Some(held) = self.held.get_mut(&attempt) else {
+            stream.unwanted()?;
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        transfer::check_manifest(&held.manifest, files, bytes)?;
+        held.outcome = Some(outcome);
+        held.deliveries += 1;
+        let (manifest, folder) = (held.manifest.clone(), held.staging.join("results"));
+        self.tasks.spawn(async move {
+            TaskEnd::ResultsReceived(attempt, transfer::receive_results(stream, manifest, folder).await)
+        });
+        Ok(())
+    }
+
+    fn on_command(&mut self, command: SessionCommand) -> anyhow::Result<()> {
+        match command {
+            SessionCommand::Assign(leased) => return self.assign(leased),
+            SessionCommand::Accept(attempt) => {
+                self.held.remove(&attempt);
+                self.out.send(&ToBuilder::Accepted { attempt })?;
+            }
+            SessionCommand::Stale(attempt) => {
+                self.held.remove(&attempt);
+                self.out.send(&ToBuilder::Stale { attempt })?;
+            }
+            SessionCommand::Cancel(attempt, reason) => {
+                self.held.remove(&attempt);
+                self.out.send(&ToBuilder::Cancel { attempt, reason })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&mut self, leased: LeasedSrpm) -> anyhow::Result<()> {
+        let LeasedSrpm { attempt, slot, target, srpm, path, size } = leased;
+        let stream = self.sending.open(&self.out);
+        let held = Held {
+            staging: self.config.folders.attempt(attempt),
+            leased_at: Timestamp::now(),
+            srpm_sha256: None,
+            manifest: Vec::new(),
+            outcome: None,
+            deliveries: 0,
+        };
+        self.held.insert(attempt, held);
+        self.out.send(&ToBuilder::Assign(Assignment {
+            attempt,
+            slot,
+            target,
+            srpm,
+            size,
+            stream: stream.id,
+        }))?;
+        self.tasks
+            .spawn(async move { TaskEnd::SrpmSent(attempt, transfer::send_file(stream, path, size).await) });
+        Ok(())
+    }
+
+    async fn on_task_end(&mut self, end: TaskEnd) -> anyhow::Result<()> {
+        match end {
+            TaskEnd::LogReceived(_, _, Ok(())) => Ok(()),
+            TaskEnd::LogReceived(attempt, file, Err(error)) => {
+                // The log comes once more with the results; a live view is not worth an attempt.
+                tracing::warn!("{}: {} of {attempt}: {error:#}", self.name, file.file_name());
+                Ok(())
+            }
+            TaskEnd::SrpmSent(attempt, Ok(digest)) => {
+                if let Some(held) = self.held.get_mut(&attempt) {
+                    held.srpm_sha256 = Some(digest);
+                }
+                Ok(())
+            }
+            TaskEnd::SrpmSent(attempt, Err(error)) => {
+                if self.held.remove(&attempt).is_none() {
+                    return Ok(());
+                }
+                self.out.send(&ToBuilder::Cancel { attempt, reason: "the SRPM could not be sent".into() })?;
+                let reason = format!("the SRPM could not be sent: {error:#}");
+                self.tell(FromSession::Released(self.id, attempt, reason)).await
+            }
+            TaskEnd::ResultsReceived(attempt, Ok(())) => self.delivered(attempt).await,
+            TaskEnd::ResultsReceived(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
+        }
+    }
+
+    async fn delivered(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let Some(outcome) = held.outcome.take() else { return Ok(()) };
+        let delivery = Delivery {
+            manifest: std::mem::take(&mut held.manifest),
+            srpm_sha256: held.srpm_sha256,
+            leased_at: held.leased_at,
+            delivered_at: Timestamp::now(),
+        };
+        self.tell(FromSession::Delivered(self.id, attempt, outcome, delivery)).await
+    }
+
+    async fn delivery_failed(&mut self, attempt: AttemptId, error: DeliveryError) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        held.manifest.clear();
+        held.outcome = None;
+        let again = error.is_ours() || held.deliveries < DELIVERIES;
+        tracing::warn!("{}: delivery of {attempt} failed: {error}", self.name);
+        self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(&error.to_string()), again })?;
+        if again {
+            return Ok(());
+        }
+        self.held.remove(&attempt);
+        self.tell(FromSession::Released(self.id, attempt, format!("its delivery failed: {error}"))).await
+    }
+
+    async fn tell(&self, event: FromSession) -> anyhow::Result<()> {
+        self.farm.send(event).await.ok().context("the server is stopping")
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    duration.as_millis().try_into().unwrap_or(u32::MAX)
+}
