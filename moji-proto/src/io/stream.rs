@@ -116,8 +116,11 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
             if self.under_way.len() >= WINDOW_FRAMES {
                 needed = needed.max(self.under_way.front().copied().unwrap_or(0));
             }
-            let received = self.received(needed).await?;
-            while self.under_way.front().is_some_and(|end| *end <= received) {
+            let progress = self.received(needed).await?;
+            if progress.unwanted {
+                return Err(StreamError::Unwanted);
+            }
+            while self.under_way.front().is_some_and(|end| *end <= progress.received) {
                 self.under_way.pop_front();
             }
             self.out.send_data(self.id, piece).await?;
@@ -127,19 +130,20 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
         Ok(())
     }
 
-    /// Waits until the receiver has written everything that was sent.
+    /// Waits until the receiver has written everything that was sent. One that then wants no more
+    /// has what it needs.
     ///
     /// # Errors
     /// As [`Self::send`].
     pub async fn all_received(&mut self) -> Result<(), StreamError> {
-        self.received(self.sent).await.map(|_| ())
+        let progress = self.received(self.sent).await?;
+        if progress.received >= self.sent { Ok(()) } else { Err(StreamError::Unwanted) }
     }
 
-    /// Waits until the receiver has written at least so many bytes, and gives how many.
-    async fn received(&mut self, needed: u64) -> Result<u64, StreamError> {
+    /// Waits until the receiver has written at least so many bytes, or wants no more.
+    async fn received(&mut self, needed: u64) -> Result<Progress, WriteError> {
         let progress = self.progress.wait_for(|now| now.unwanted || now.received >= needed).await;
-        let progress = *progress.map_err(|_| WriteError::Closed)?;
-        if progress.unwanted { Err(StreamError::Unwanted) } else { Ok(progress.received) }
+        progress.map(|progress| *progress).map_err(|_| WriteError::Closed)
     }
 
     /// Bytes sent so far.

@@ -177,6 +177,23 @@ async fn a_receiver_that_wants_no_more_stops_the_sender_whether_it_says_so_or_ju
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receiver_that_leaves_with_all_it_needs_has_received_all() {
+    let (mut a, mut b) = End::pair(1024);
+    let mut stream = a.announce();
+    stream.send(bytes(0, 5000)).await.unwrap();
+    let mut incoming = soon(b.streams.recv()).await.unwrap();
+    // It knows the size and does not wait for the end.
+    assert_eq!(soon(incoming.next()).await, Some(Piece::Data(bytes(0, 5000))));
+    incoming.wrote(5000).unwrap();
+    drop(incoming);
+    b.out.send(&ask(1)).unwrap();
+    assert_eq!(soon(a.said.recv()).await, Some(ask(1)));
+    soon(stream.all_received()).await.unwrap();
+    assert!(matches!(soon(stream.send(bytes(1, 1))).await, Err(StreamError::Unwanted)));
+    stream.end(None).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stream_of_a_lost_connection_ends_on_both_sides() {
     let (a, mut b) = End::pair(1024);
     let mut stream = a.announce();

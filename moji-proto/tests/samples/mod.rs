@@ -152,6 +152,14 @@ pub(crate) fn variants<'de, E: Deserialize<'de>>() -> Vec<Variant> {
     (0..names::<E>().len() as u32).map(|variant| fields_of(variant).unwrap()).collect()
 }
 
+/// The names of the fields of the structure `S`, in the order of the wire.
+pub(crate) fn fields<'de, S: Deserialize<'de>>() -> &'static [&'static str] {
+    match S::deserialize(Probe { variant: 0 }) {
+        Err(Seen::Variant(_, fields)) => fields,
+        _ => panic!("not a structure"),
+    }
+}
+
 fn names<'de, E: Deserialize<'de>>() -> &'static [&'static str] {
     match E::deserialize(Probe { variant: u32::MAX }) {
         Err(Seen::Names(names)) => names,
@@ -205,9 +213,18 @@ impl<'de> Deserializer<'de> for Probe {
         })
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, Seen> {
+        Err(Seen::Variant(&[], fields))
+    }
+
     serde::forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
-        unit_struct newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+        unit_struct newtype_struct seq tuple tuple_struct map identifier ignored_any
     }
 }
 
