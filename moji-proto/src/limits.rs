@@ -13,7 +13,8 @@ pub const DATA_BODY: usize = 4 + DATA_BYTES;
 /// number of open streams this bounds the receiver's memory, and because the receiver never has to
 /// stop reading, a control message is never stuck behind file bytes.
 pub const WINDOW: u64 = 2 * 1024 * 1024;
-/// How many frames of one stream may wait at the receiver (a peer that sends single bytes).
+/// How many data frames of one stream may be under way, for streams of very small ones such as live
+/// logs: a sender waits before it goes beyond, as it does for [`WINDOW`].
 pub const WINDOW_FRAMES: usize = 1024;
 /// Most slots of one builder.
 pub const SLOTS: u16 = 256;

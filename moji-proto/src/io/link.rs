@@ -1,6 +1,5 @@
 //! The two halves of a connection: frames in, frames out.
 
-use std::collections::VecDeque;
 use std::io;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +17,11 @@ use crate::message::StreamId;
 const CONTROL_QUEUE: usize = 1024;
 /// Data frames that may wait for the writer.
 const BULK_QUEUE: usize = 2;
+/// Control messages are written together up to about this many bytes.
+const BATCH: usize = 16 * 1024;
+
+/// Room for reading when nothing is known of the next frame.
+const READ: usize = 64 * 1024;
 
 /// Reading from a connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -62,9 +66,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = frame::decode(&mut self.buffer, self.handshake_only)? {
                 return Ok(Some(frame));
             }
-            // Before the handshake a peer can make us keep no more than one small frame.
-            let room = if self.handshake_only { limits::HANDSHAKE_BODY } else { 64 * 1024 };
-            self.buffer.reserve(room.saturating_sub(self.buffer.capacity() - self.buffer.len()));
+            // For a frame whose header is known the decoder has made room already; more would copy
+            // what is there of it. Before the handshake a peer can make us keep no more than one
+            // small frame.
+            if self.buffer.capacity() - self.buffer.len() < 64 {
+                self.buffer.reserve(if self.handshake_only { limits::HANDSHAKE_BODY } else { READ });
+            }
             if self.io.read_buf(&mut self.buffer).await? == 0 {
                 return if self.buffer.is_empty() { Ok(None) } else { Err(ReadError::Truncated) };
             }
@@ -161,9 +168,40 @@ impl<M: Serialize> Outgoing<M> {
         self.bulk.send(Bulk::Data { stream, bytes }).await.map_err(|_| WriteError::Closed)
     }
 
+    /// What sends `message` when it is dropped, unless it is taken back: how a stream whose owner
+    /// is gone, by an error, a panic or a cancelled task, tells the peer.
+    pub(super) fn on_drop(&self, message: &M) -> OnDrop {
+        // Such a message is small: it cannot fail to be encoded.
+        let frame = encoding::encode(message).ok().map(|body| frame::encode(Kind::Control, &body));
+        OnDrop { frame, control: self.control.clone() }
+    }
+
     /// Waits until the writer has ended.
     pub async fn closed(&self) {
         self.control.closed().await;
+    }
+}
+
+/// Sends one control message when it is dropped.
+#[derive(Debug)]
+pub(super) struct OnDrop {
+    frame: Option<Bytes>,
+    control: mpsc::Sender<Bytes>,
+}
+
+impl OnDrop {
+    /// There is nothing to be sent any more.
+    pub(super) fn disarm(&mut self) {
+        self.frame = None;
+    }
+}
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        if let Some(frame) = self.frame.take() {
+            // Without a connection nobody waits for it; with a full queue the connection is lost.
+            let _ = self.control.try_send(frame);
+        }
     }
 }
 
@@ -174,18 +212,18 @@ impl Queues {
     /// # Errors
     /// When the transport fails.
     pub async fn write(mut self, mut io: impl AsyncWrite + Unpin) -> io::Result<()> {
-        let mut batch = VecDeque::new();
+        let mut batch = BytesMut::new();
         loop {
             tokio::select! {
                 biased;
                 Some(frame) = self.control.recv() => {
                     // Small messages that wait together travel together.
-                    batch.push_back(frame);
-                    while batch.len() < 64 && let Ok(frame) = self.control.try_recv() {
-                        batch.push_back(frame);
+                    batch.extend_from_slice(&frame);
+                    while batch.len() < BATCH && let Ok(frame) = self.control.try_recv() {
+                        batch.extend_from_slice(&frame);
                     }
-                    let together: Vec<u8> = batch.drain(..).flatten().collect();
-                    io.write_all(&together).await?;
+                    io.write_all(&batch).await?;
+                    batch.clear();
                 }
                 Some(bulk) = self.bulk.recv() => match bulk {
                     Bulk::Ordered(frame) => io.write_all(&frame).await?,

@@ -1,7 +1,11 @@
-//! Streams of file bytes with a window: the sender is never more than [`limits::WINDOW`] bytes
-//! ahead of what the receiver has written.
+//! Streams of file bytes with a window: the sender is never more than [`WINDOW`] bytes, and never
+//! more than [`WINDOW_FRAMES`] frames, ahead of what the receiver has written.
+//!
+//! Every stream has a last word. A sender that goes away without one is spoken for: its drop says
+//! `Abort`. The receiver's drop says `Unwanted`. Otherwise the peer would wait for ever, and a number
+//! would stay taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -9,7 +13,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use super::link::{Outgoing, WriteError};
+use super::link::{OnDrop, Outgoing, WriteError};
 use crate::limits::{DATA_BYTES, WINDOW, WINDOW_FRAMES};
 use crate::message::{StreamId, StreamMessage};
 use crate::{Sha256, outcome};
@@ -17,6 +21,10 @@ use crate::{Sha256, outcome};
 /// Tells the receiver's progress every so many bytes: often enough that a window never runs dry,
 /// seldom enough that it costs nothing.
 const REPORT_EVERY: u64 = WINDOW / 8;
+/// Pieces smaller than this are copied before they wait: they share their memory with whatever was
+/// read together with them, and a peer that mixes single bytes with large frames for nobody would
+/// make each byte keep a quarter of a megabyte.
+const COPY_BELOW: usize = 64 * 1024;
 
 /// Streams that this side sends, by number: where the peer's reports go.
 #[derive(Debug, Default)]
@@ -31,14 +39,18 @@ struct Progress {
     unwanted: bool,
 }
 
-/// One stream that this side sends.
+/// One stream that this side sends. Ends with [`Self::end`] or [`Self::abort`]; dropped before, it
+/// tells the receiver that the stream is not whole.
 #[derive(Debug)]
 pub struct OutgoingStream<M> {
     /// Its number.
     pub id: StreamId,
     sent: u64,
+    /// Where each frame ends that the receiver has not yet written.
+    under_way: VecDeque<u64>,
     progress: watch::Receiver<Progress>,
     out: Outgoing<M>,
+    last_word: OnDrop,
 }
 
 /// Why a stream stopped before its end.
@@ -57,13 +69,22 @@ pub enum StreamError {
 
 impl Outgoings {
     /// A new stream; its number is one higher than the last one's.
-    pub fn open<M>(&mut self, out: &Outgoing<M>) -> OutgoingStream<M> {
+    pub fn open<M: Serialize + From<StreamMessage>>(&mut self, out: &Outgoing<M>) -> OutgoingStream<M> {
         self.last = self.last.wrapping_add(1);
         // Streams whose sender is gone are of no interest to anyone.
         self.progress.retain(|_, progress| !progress.is_closed());
         let (sender, progress) = watch::channel(Progress::default());
         self.progress.insert(self.last, sender);
-        OutgoingStream { id: self.last, sent: 0, progress, out: out.clone() }
+        let reason = "the sender stopped in the middle of it".to_owned();
+        let last_word = out.on_drop(&StreamMessage::Abort { stream: self.last, reason }.into());
+        OutgoingStream {
+            id: self.last,
+            sent: 0,
+            under_way: VecDeque::new(),
+            progress,
+            out: out.clone(),
+            last_word,
+        }
     }
 
     /// Takes a report of the receiver. Reports about streams that have ended are late, not wrong.
@@ -82,7 +103,8 @@ impl Outgoings {
 }
 
 impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
-    /// Sends the next bytes, in frames of at most [`DATA_BYTES`], as fast as the window allows.
+    /// Sends the next bytes, in frames of at most [`DATA_BYTES`], as fast as the window allows. Not
+    /// cancel safe: nobody knows how much of `bytes` was sent then, so drop the stream.
     ///
     /// # Errors
     /// When the connection ended or the receiver wants no more.
@@ -90,25 +112,38 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
         while !bytes.is_empty() {
             let piece = bytes.split_to(bytes.len().min(DATA_BYTES));
             let end = self.sent + piece.len() as u64;
-            self.wait_for(|now| end.saturating_sub(now.received) <= WINDOW).await?;
+            let mut needed = end.saturating_sub(WINDOW);
+            if self.under_way.len() >= WINDOW_FRAMES {
+                needed = needed.max(self.under_way.front().copied().unwrap_or(0));
+            }
+            let progress = self.received(needed).await?;
+            if progress.unwanted {
+                return Err(StreamError::Unwanted);
+            }
+            while self.under_way.front().is_some_and(|end| *end <= progress.received) {
+                self.under_way.pop_front();
+            }
             self.out.send_data(self.id, piece).await?;
+            self.under_way.push_back(end);
             self.sent = end;
         }
         Ok(())
     }
 
-    /// Waits until the receiver has written everything that was sent.
+    /// Waits until the receiver has written everything that was sent. One that then wants no more
+    /// has what it needs.
     ///
     /// # Errors
     /// As [`Self::send`].
     pub async fn all_received(&mut self) -> Result<(), StreamError> {
-        let sent = self.sent;
-        self.wait_for(|now| now.received >= sent).await
+        let progress = self.received(self.sent).await?;
+        if progress.received >= self.sent { Ok(()) } else { Err(StreamError::Unwanted) }
     }
 
-    async fn wait_for(&mut self, enough: impl Fn(&Progress) -> bool) -> Result<(), StreamError> {
-        let progress = self.progress.wait_for(|now| now.unwanted || enough(now)).await;
-        if progress.map_err(|_| WriteError::Closed)?.unwanted { Err(StreamError::Unwanted) } else { Ok(()) }
+    /// Waits until the receiver has written at least so many bytes, or wants no more.
+    async fn received(&mut self, needed: u64) -> Result<Progress, WriteError> {
+        let progress = self.progress.wait_for(|now| now.unwanted || now.received >= needed).await;
+        progress.map(|progress| *progress).map_err(|_| WriteError::Closed)
     }
 
     /// Bytes sent so far.
@@ -121,7 +156,8 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
     /// # Errors
     /// When the connection ended.
     pub async fn end(self, sha256: Option<Sha256>) -> Result<(), WriteError> {
-        self.out.send_ordered(&StreamMessage::End { stream: self.id, sha256 }.into()).await
+        let stream = self.id;
+        self.last(StreamMessage::End { stream, sha256 }).await
     }
 
     /// Gives the stream up.
@@ -129,8 +165,14 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
     /// # Errors
     /// When the connection ended.
     pub async fn abort(self, reason: &str) -> Result<(), WriteError> {
-        let reason = outcome::one_line(reason);
-        self.out.send_ordered(&StreamMessage::Abort { stream: self.id, reason }.into()).await
+        let (stream, reason) = (self.id, outcome::one_line(reason));
+        self.last(StreamMessage::Abort { stream, reason }).await
+    }
+
+    async fn last(mut self, word: StreamMessage) -> Result<(), WriteError> {
+        self.out.send_ordered(&word.into()).await?;
+        self.last_word.disarm();
+        Ok(())
     }
 }
 
@@ -160,7 +202,7 @@ struct Sink {
     written: Arc<AtomicU64>,
 }
 
-/// One stream that this side receives.
+/// One stream that this side receives. Dropped before its last word, it tells the sender to stop.
 #[derive(Debug)]
 pub struct IncomingStream<M> {
     id: StreamId,
@@ -168,6 +210,7 @@ pub struct IncomingStream<M> {
     written: Arc<AtomicU64>,
     reported: u64,
     out: Outgoing<M>,
+    unwanted: OnDrop,
 }
 
 impl Incoming {
@@ -179,65 +222,87 @@ impl Incoming {
     /// A stream that the peer announces.
     ///
     /// # Errors
-    /// When the number was used before or too many are open.
-    pub fn open<M>(&mut self, id: StreamId, out: &Outgoing<M>) -> Result<IncomingStream<M>, StreamError> {
+    /// When the number does not count up or too many are open.
+    pub fn open<M: Serialize + From<StreamMessage>>(
+        &mut self,
+        id: StreamId,
+        out: &Outgoing<M>,
+    ) -> Result<IncomingStream<M>, StreamError> {
         if id <= self.last {
-            return Err(StreamError::Protocol("a stream's number was used twice"));
+            return Err(StreamError::Protocol("a stream's number was used twice or is out of order"));
         }
         self.last = id;
-        // A sink whose reader is gone stays while its sender may still be sending: it must not
-        // look like a stream that was never announced.
+        // A sink whose reader is gone counts until its sender has said its last word: the sender
+        // is told to stop, and one that does not must not get places without end.
         if self.open.len() >= self.most {
             return Err(StreamError::Protocol("too many streams at a time"));
         }
-        let (sender, pieces) = mpsc::channel(WINDOW_FRAMES);
+        // The last word has a place of its own: a stream that filled its window must not look cut.
+        let (sender, pieces) = mpsc::channel(WINDOW_FRAMES + 1);
         let written = Arc::new(AtomicU64::new(0));
         self.open.insert(id, Sink { pieces: sender, received: 0, written: Arc::clone(&written) });
-        Ok(IncomingStream { id, pieces, written, reported: 0, out: out.clone() })
+        let unwanted = out.on_drop(&StreamMessage::Unwanted { stream: id }.into());
+        Ok(IncomingStream { id, pieces, written, reported: 0, out: out.clone(), unwanted })
     }
 
-    /// Bytes of a stream. Never waits.
+    /// Bytes of a stream. Never waits. Bytes for a stream that has ended are dropped: a sender that
+    /// goes away says so ahead of what it has queued.
     ///
     /// # Errors
-    /// When the stream was never announced or the sender goes beyond its window.
+    /// When the stream was never announced, the sender goes beyond its window, or there are none.
     pub fn on_data(&mut self, id: StreamId, bytes: Bytes) -> Result<(), StreamError> {
-        let Some(sink) = self.open.get_mut(&id) else {
-            return Err(StreamError::Protocol("bytes for a stream that is not open"));
-        };
-        sink.received += bytes.len() as u64;
+        if id > self.last || id == 0 {
+            return Err(StreamError::Protocol("bytes for a stream that was never announced"));
+        }
+        if bytes.is_empty() {
+            return Err(StreamError::Protocol("a data frame without bytes"));
+        }
+        let Some(sink) = self.open.get_mut(&id) else { return Ok(()) };
         if sink.pieces.is_closed() {
             return Ok(());
         }
+        sink.received = sink.received.saturating_add(bytes.len() as u64);
         if sink.received.saturating_sub(sink.written.load(Ordering::Acquire)) > WINDOW {
             return Err(StreamError::Protocol("more bytes than the window allows"));
         }
-        match sink.pieces.try_send(Piece::Data(bytes)) {
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                Err(StreamError::Protocol("too many small frames on one stream"))
-            }
-            // The receiver has lost interest.
-            Err(mpsc::error::TrySendError::Closed(_)) | Ok(()) => Ok(()),
+        if sink.pieces.capacity() <= 1 && !sink.pieces.is_closed() {
+            return Err(StreamError::Protocol("more frames than the window allows"));
         }
+        let bytes = if bytes.len() < COPY_BELOW { Bytes::copy_from_slice(&bytes) } else { bytes };
+        // It has room, so it can only fail because the receiver has lost interest meanwhile.
+        let _ = sink.pieces.try_send(Piece::Data(bytes));
+        Ok(())
     }
 
     /// A stream's last word. For one that is not open there is nobody who could care.
     pub fn on_last(&mut self, id: StreamId, piece: Piece) {
         if let Some(sink) = self.open.remove(&id) {
-            // When there is no room for it the channel's end says the same: not whole.
+            // Its place is kept for it, so nobody reads the stream any more when this fails.
             let _ = sink.pieces.try_send(piece);
         }
     }
 }
 
 impl<M: Serialize + From<StreamMessage>> IncomingStream<M> {
-    /// The next piece; `None` when the connection ended before the stream did.
+    /// The next piece; `None` when the connection ended before the stream did, and after the last
+    /// word. Cancel safe.
     pub async fn next(&mut self) -> Option<Piece> {
-        self.pieces.recv().await
+        let piece = self.pieces.recv().await;
+        self.passed(piece)
     }
 
     /// The next piece if it is there already.
     pub fn try_next(&mut self) -> Option<Piece> {
-        self.pieces.try_recv().ok()
+        let piece = self.pieces.try_recv().ok();
+        self.passed(piece)
+    }
+
+    fn passed(&mut self, piece: Option<Piece>) -> Option<Piece> {
+        if matches!(piece, Some(Piece::End(_) | Piece::Abort(_))) {
+            // A sender that has ended cannot be stopped.
+            self.unwanted.disarm();
+        }
+        piece
     }
 
     /// Says that so many bytes more are written, which lets the sender go on.
@@ -254,11 +319,12 @@ impl<M: Serialize + From<StreamMessage>> IncomingStream<M> {
         Ok(())
     }
 
-    /// Tells the sender to stop.
+    /// Tells the sender to stop, as dropping does.
     ///
     /// # Errors
     /// When the connection ended.
-    pub fn unwanted(self) -> Result<(), WriteError> {
+    pub fn unwanted(mut self) -> Result<(), WriteError> {
+        self.unwanted.disarm();
         self.out.send(&StreamMessage::Unwanted { stream: self.id }.into())
     }
 }

@@ -1,0 +1,137 @@
+//! The bytes of protocol version 1. When this test fails, the wire has changed, and peers of other
+//! versions misunderstand each other: see `src/version.rs` for what belongs to such a change.
+//!
+//! `golden.txt` holds one line for each message and frame. The proofs in it were also computed with
+//! other programs (an Argon2id and an HMAC that are not those of this crate).
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use bytes::{Bytes, BytesMut};
+use moji_proto::frame::{self, Frame, Kind};
+use moji_proto::handshake::{self, Client, ClientStep, Key, Refusal, RefusalCode, ServerSecret};
+use moji_proto::{FailureKind, LogFile, Outcome, Phase, StreamMessage, ToBuilder, ToServer, encoding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+mod samples;
+use samples::{hex, variants};
+
+const GOLDEN: &str = include_str!("golden.txt");
+
+#[test]
+fn no_byte_of_the_wire_has_changed() {
+    let now: String = [
+        lines("ToServer", samples::to_server()),
+        lines("ToBuilder", samples::to_builder()),
+        lines("StreamMessage", samples::streams()),
+        lines("Phase", named(&samples::PHASES)),
+        lines("LogFile", named(&LogFile::ALL)),
+        frames(),
+    ]
+    .concat();
+    for (golden, now) in GOLDEN.lines().zip(now.lines()) {
+        assert_eq!(golden, now, "golden.txt against this program");
+    }
+    assert_eq!(GOLDEN, now, "a line more or less");
+}
+
+#[test]
+fn every_variant_has_golden_bytes() {
+    covers::<ToServer>(&samples::to_server());
+    covers::<ToBuilder>(&samples::to_builder());
+    covers::<StreamMessage>(&samples::streams());
+    covers::<Phase>(&named(&samples::PHASES));
+    covers::<LogFile>(&named(&LogFile::ALL));
+    let outcomes: Vec<_> = samples::to_server()
+        .into_iter()
+        .filter_map(|(name, message)| match message {
+            ToServer::Deliver { outcome, .. } => Some((name, outcome)),
+            _ => None,
+        })
+        .collect();
+    covers::<Outcome>(&outcomes);
+    let kinds: Vec<_> = outcomes
+        .into_iter()
+        .filter_map(|(name, outcome)| match outcome {
+            Outcome::Failed { kind, .. } => Some((name, kind)),
+            Outcome::Succeeded => None,
+        })
+        .collect();
+    covers::<FailureKind>(&kinds);
+}
+
+/// Whether each of the enum's variants is among the samples. A message begins with its variant's
+/// number, and none has so many that this takes more than a byte.
+fn covers<E: Serialize + DeserializeOwned>(samples: &[(&'static str, E)]) {
+    let seen: BTreeSet<usize> =
+        samples.iter().map(|(_, sample)| usize::from(encoding::encode(sample).unwrap()[0])).collect();
+    for (number, (name, _)) in variants::<E>().into_iter().enumerate() {
+        assert!(seen.contains(&number), "{name} has no golden bytes: add an example to samples/mod.rs");
+    }
+}
+
+fn named<E: Copy + DeserializeOwned>(values: &[E]) -> Vec<(&'static str, E)> {
+    variants::<E>().iter().map(|(name, _)| *name).zip(values.iter().copied()).collect()
+}
+
+fn lines<M>(kind: &str, samples: Vec<(&'static str, M)>) -> String
+where
+    M: Serialize + DeserializeOwned + PartialEq + Debug,
+{
+    let line = |(name, message): (&str, M)| {
+        let bytes = encoding::encode(&message).unwrap();
+        assert_eq!(encoding::decode::<M>(&bytes).unwrap(), message);
+        format!("{kind} {name} = {}\n", hex(&bytes))
+    };
+    samples.into_iter().map(line).collect()
+}
+
+fn frames() -> String {
+    let count = |first: u8| std::array::from_fn(|i| first + i as u8);
+    let (client_nonce, server_nonce) = (count(0), count(0x20));
+    let salt: handshake::Salt = std::array::from_fn(|i| 0x40 + i as u8);
+    let mut lines = String::new();
+    let mut note = |name: &str, bytes: &Bytes| {
+        lines += &format!("frame {name} = {}\n", hex(bytes));
+        frame::decode(&mut BytesMut::from(&bytes[..]), false).unwrap().unwrap()
+    };
+
+    let open = ServerSecret::default();
+    let (_, hello) = Client::start(&client_nonce, handshake::PLAINTEXT);
+    let hello = note("ClientHello", &hello);
+    let answer = open.answer(hello.clone(), &server_nonce, &handshake::PLAINTEXT).unwrap();
+    note("ServerHello without a password", &answer.hello);
+
+    for (name, binding) in [("plain", handshake::PLAINTEXT), ("bound", count(0x60))] {
+        let secret = ServerSecret::new(Some("pass wörd"), salt).unwrap();
+        let answer = secret.answer(hello.clone(), &server_nonce, &binding).unwrap();
+        let server_hello = note(&format!("ServerHello, {name}"), &answer.hello);
+        let (client, _) = Client::start(&client_nonce, binding);
+        let ClientStep::NeedKey(need) = client.server_hello(server_hello, true).unwrap() else { panic!() };
+        let (wait, proof) = need.prove(Key::stretch("pass wörd", &salt).unwrap());
+        let proof = answer.check(note(&format!("Proof of the client, {name}"), &proof)).unwrap();
+        assert_eq!(wait.finish(note(&format!("Proof of the server, {name}"), &proof)).unwrap(), 1);
+    }
+
+    for code in [
+        RefusalCode::Version,
+        RefusalCode::WrongPassword,
+        RefusalCode::Protocol,
+        RefusalCode::Busy,
+        RefusalCode::Registration,
+    ] {
+        let refusal = Refusal::new(code, "no, because…");
+        let frame = note(&format!("Refusal {code:?}"), &refusal.encode());
+        assert_eq!(Refusal::decode(frame.body), refusal);
+    }
+
+    let control = encoding::encode(&ToServer::Ask { slot: 4 }).unwrap();
+    note("Control", &frame::encode(Kind::Control, &control));
+    let data = [&frame::data_header(0x0102_0304, 3)[..], b"abc"].concat();
+    let Frame { kind, body } = note("Data", &data.into());
+    assert_eq!(kind, Kind::Data);
+    assert_eq!(frame::split_data(body).unwrap(), (0x0102_0304, Bytes::from_static(b"abc")));
+    lines
+}
