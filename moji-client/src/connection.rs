@@ -13,7 +13,8 @@ use moji_proto::io::{
 };
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, Phase, Registration, StreamMessage, ToBuilder, ToServer, encoding, frame, limits,
+    Assignment, AttemptId, Phase, Registration, StreamId, StreamMessage, ToBuilder, ToServer, encoding,
+    frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -53,17 +54,37 @@ pub enum FromServer {
 pub struct Link {
     /// Messages to the server.
     pub out: Outgoing<ToServer>,
-    streams: mpsc::Sender<oneshot::Sender<OutgoingStream<ToServer>>>,
+    streams: mpsc::Sender<StreamRequest>,
+}
+
+/// Somebody wants a new stream. The connection's task opens it and announces it in one go: the
+/// server wants announcements in the order of the streams' numbers.
+struct StreamRequest {
+    announce: Box<dyn FnOnce(StreamId) -> ToServer + Send>,
+    reply: oneshot::Sender<OutgoingStream<ToServer>>,
+}
+
+impl std::fmt::Debug for StreamRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StreamRequest")
+    }
 }
 
 impl Link {
-    /// A new stream; announce it before its first bytes.
+    /// A new stream, announced by the message that `announce` makes for its number.
     ///
     /// # Errors
     /// When the connection has ended.
-    pub async fn open_stream(&self) -> anyhow::Result<OutgoingStream<ToServer>> {
+    pub async fn open_stream(
+        &self,
+        announce: impl FnOnce(StreamId) -> ToServer + Send + 'static,
+    ) -> anyhow::Result<OutgoingStream<ToServer>> {
         let (reply, stream) = oneshot::channel();
-        self.streams.send(reply).await.ok().context("the connection has ended")?;
+        self.streams
+            .send(StreamRequest { announce: Box::new(announce), reply })
+            .await
+            .ok()
+            .context("the connection has ended")?;
         stream.await.context("the connection has ended")
     }
 }
@@ -247,9 +268,11 @@ impl Connection {
                     let attempts = attempts.borrow().clone();
                     self.out.send(&ToServer::Heartbeat { attempts })?;
                 }
-                Some(reply) = stream_requests.recv() => {
-                    // Nobody waits for it any more: then the stream ends unused.
-                    let _ = reply.send(self.sending.open(&self.out));
+                Some(StreamRequest { announce, reply }) = stream_requests.recv() => {
+                    let stream = self.sending.open(&self.out);
+                    self.out.send(&announce(stream.id))?;
+                    // When nobody waits for it any more its drop says that it is over.
+                    let _ = reply.send(stream);
                 }
                 frame = frames.next() => {
                     let frame = frame?.context("the server closed the connection")?;

@@ -269,18 +269,13 @@ impl Job {
 
     async fn send(&mut self, parcel: &Parcel, outbox: &Path) -> anyhow::Result<()> {
         let attempt = self.assignment.attempt;
+        let (outcome, bytes) = (parcel.outcome.clone(), parcel.manifest.iter().map(|entry| entry.size).sum());
+        let files = parcel.manifest.len().try_into().context("too many files")?;
+        let announce = move |stream| ToServer::Deliver { attempt, outcome, files, bytes, stream };
+        let mut stream = self.link.open_stream(announce).await?;
         for entries in parcel.manifest.chunks(MANIFEST_PART) {
             self.link.out.send_ordered(&ToServer::Manifest { attempt, entries: entries.to_vec() }).await?;
         }
-        let mut stream = self.link.open_stream().await?;
-        let deliver = ToServer::Deliver {
-            attempt,
-            outcome: parcel.outcome.clone(),
-            files: parcel.manifest.len().try_into().context("too many files")?,
-            bytes: parcel.manifest.iter().map(|entry| entry.size).sum(),
-            stream: stream.id,
-        };
-        self.link.out.send_ordered(&deliver).await?;
         match send_files(&mut stream, ParcelReader::new(outbox.to_owned(), parcel)).await {
             Ok(()) => Ok(stream.end(None).await?),
             Err(SendError::Stream(moji_proto::io::StreamError::Unwanted)) => {

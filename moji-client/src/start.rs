@@ -44,7 +44,7 @@ impl Connector for Tcp {
 
     async fn connect(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        stream.set_nodelay(true)?;
+        moji_proto::io::tune(&stream)?;
         Ok(stream)
     }
 

@@ -52,10 +52,9 @@ impl Tail {
                 let stream = match &mut stream {
                     Some(stream) => stream,
                     none => {
-                        let opened = link.open_stream().await?;
                         let (attempt, file) = (self.attempt, self.file);
-                        link.out.send(&ToServer::Log { attempt, file, stream: opened.id })?;
-                        none.insert(opened)
+                        let announce = move |stream| ToServer::Log { attempt, file, stream };
+                        none.insert(link.open_stream(announce).await?)
                     }
                 };
                 sent += piece.len() as u64;

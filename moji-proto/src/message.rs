@@ -76,15 +76,16 @@ pub enum ToServer {
         /// The stream that will carry its bytes.
         stream: StreamId,
     },
-    /// A part of the manifest of an attempt; parts add up until [`ToServer::Deliver`].
+    /// The next part of the manifest that a [`ToServer::Deliver`] has announced; all parts come
+    /// before the first of the files' bytes.
     Manifest {
         /// The attempt.
         attempt: AttemptId,
         /// The next entries, at most [`crate::limits::MANIFEST_PART`].
         entries: Vec<ManifestEntry>,
     },
-    /// The attempt has ended, its manifest is complete, and the stream carries the bytes of all
-    /// its files, one after the other in the manifest's order, without anything between them.
+    /// The attempt has ended. Its manifest follows, and then, on the stream, the bytes of all its
+    /// files, one after the other in the manifest's order, without anything between them.
     Deliver {
         /// The attempt.
         attempt: AttemptId,

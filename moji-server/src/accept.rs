@@ -35,7 +35,7 @@ impl Listener for TcpListener {
 
     async fn accept(&mut self) -> io::Result<(TcpStream, String)> {
         let (stream, address) = TcpListener::accept(self).await?;
-        stream.set_nodelay(true)?;
+        moji_proto::io::tune(&stream)?;
         Ok((stream, address.to_string()))
     }
 }

@@ -23,7 +23,7 @@ use crate::{BuildKey, durable, metadata};
 /// What is to be published.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// The files in [`results_folder`], each with the size and digest that it was checked for.
+    /// The files in [`RESULTS`], each with the size and digest that it was checked for.
     pub manifest: Vec<ManifestEntry>,
     /// Digest of the SRPM that the builder got.
     pub srpm_sha256: Option<Sha256>,
@@ -44,10 +44,8 @@ pub struct Published {
     pub note: Option<String>,
 }
 
-/// Where the results of an attempt lie while they come in.
-pub fn results_folder(folders: &Folders, lease: &Lease) -> PathBuf {
-    folders.attempt(lease.attempt).join("results")
-}
+/// The folder in an attempt's staging folder where its results lie while they come in.
+pub const RESULTS: &str = "results";
 
 /// Publishes. Safe to call again after it failed at any point.
 ///
@@ -65,7 +63,7 @@ pub fn commit(
         // An earlier try came as far as the rename.
         Some(record) if record.is_of(lease) => record,
         _ => {
-            let staged = results_folder(folders, lease);
+            let staged = folders.attempt(lease.attempt).join(RESULTS);
             let record = describe(lease, believable(outcome, &delivery.manifest), delivery, &place);
             drop_unpublished(&staged, delivery, &record)?;
             make_durable(&staged, &record)?;

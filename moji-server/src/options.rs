@@ -320,7 +320,7 @@ mod tests {
             (&["a", "b", "c", "d", "--password-file", "/nonexistent/x"], "/nonexistent/x"),
             (&["a", "b", "c", "d", ""], "password is empty"),
             (&["a", "b", "c", "d", "--listen", "nowhere"], "--listen nowhere"),
-            (&["a", "b", "c", "d", "--log-limit", "9999999999G"], "no size"),
+            (&["a", "b", "c", "d", "--log-limit", "99999999999G"], "no size"),
         ] {
             let error = format!("{:#}", settings(arguments, None).unwrap_err());
             assert!(error.contains(wanted), "{arguments:?}: {error}");

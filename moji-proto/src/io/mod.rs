@@ -7,7 +7,9 @@
 //! behind a 4 GiB RPM.
 
 mod link;
+mod socket;
 mod stream;
 
 pub use link::{FrameReader, Outgoing, Queues, ReadError, WriteError, queues};
+pub use socket::tune;
 pub use stream::{Incoming, IncomingStream, OutgoingStream, Outgoings, Piece, StreamError};

@@ -17,7 +17,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use moji_proto::frame::Kind;
 use moji_proto::handshake::ServerSecret;
-use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, Piece, queues};
+use moji_proto::io::{FrameReader, Incoming, IncomingStream, Outgoing, Outgoings, Piece, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
     Assignment, AttemptId, BuilderName, LogFile, ManifestEntry, Outcome, Sha256, SrpmName, StreamId,
@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::Delivery;
+use crate::commit::{Delivery, RESULTS};
 use crate::folders::Folders;
 use crate::scheduler::{Builder, SessionId};
 use transfer::DeliveryError;
@@ -118,9 +118,30 @@ struct Held {
     staging: PathBuf,
     leased_at: Timestamp,
     srpm_sha256: Option<Sha256>,
-    manifest: Vec<ManifestEntry>,
-    outcome: Option<Outcome>,
+    delivery: DeliveryState,
     deliveries: u32,
+}
+
+/// How far the delivery of an attempt is.
+#[derive(Debug, Default)]
+enum DeliveryState {
+    /// There is none.
+    #[default]
+    None,
+    /// The manifest is coming.
+    Listing { announced: Announced, manifest: Vec<ManifestEntry>, stream: IncomingStream<ToBuilder> },
+    /// The files are coming.
+    Receiving { outcome: Outcome, manifest: Vec<ManifestEntry> },
+    /// All is here; the farm decides.
+    Received,
+}
+
+/// What a delivery says of itself.
+#[derive(Debug)]
+struct Announced {
+    outcome: Outcome,
+    files: u32,
+    bytes: u64,
 }
 
 /// How a task of a session ended.
@@ -201,10 +222,17 @@ where
         tasks: JoinSet::new(),
     };
     farm.send(FromSession::Connected { session: id, builder, commands }).await.ok()?;
+    let last_words = session.out.clone();
     let reason = match session.run(frames, command_queue, shutdown).await {
         Ok(reason) => reason,
-        Err(error) => format!("{error:#}"),
+        Err(error) => {
+            let reason = one_line(&format!("{error:#}"));
+            // Whoever broke the protocol without meaning to wants to know.
+            let _ = last_words.send(&ToBuilder::Goodbye { reason: reason.clone() });
+            reason
+        }
     };
+    drop(last_words);
     // Everything that holds the writer's queue is gone: it writes what waits, then ends.
     if timeout(GOODBYE, &mut writer).await.is_err() {
         writer.abort();
@@ -271,7 +299,8 @@ impl Session {
             ToServer::Log { attempt, file, stream } => self.on_log(attempt, file, stream),
             ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries),
             ToServer::Deliver { attempt, outcome, files, bytes, stream } => {
-                self.on_deliver(attempt, outcome.bounded(), files, bytes, stream)
+                let announced = Announced { outcome: outcome.bounded(), files, bytes };
+                self.on_deliver(attempt, announced, stream)
             }
             ToServer::Release { attempt, reason } => {
                 if self.held.remove(&attempt).is_none() {
@@ -312,23 +341,10 @@ impl Session {
         Ok(())
     }
 
-    fn on_manifest(&mut self, attempt: AttemptId, entries: Vec<ManifestEntry>) -> anyhow::Result<()> {
-        let Some(held) = self.held.get_mut(&attempt) else {
-            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
-        };
-        if held.manifest.len() + entries.len() > limits::FILES {
-            bail!("the results of {attempt} have more than {} files", limits::FILES);
-        }
-        held.manifest.extend(entries);
-        Ok(())
-    }
-
     fn on_deliver(
         &mut self,
         attempt: AttemptId,
-        outcome: Outcome,
-        files: u32,
-        bytes: u64,
+        announced: Announced,
         stream: StreamId,
     ) -> anyhow::Result<()> {
         let stream = self.receiving.open(stream, &self.out)?;
@@ -336,10 +352,47 @@ impl Session {
             stream.unwanted()?;
             return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
         };
-        transfer::check_manifest(&held.manifest, files, bytes)?;
-        held.outcome = Some(outcome);
+        if announced.files as usize > limits::FILES {
+            bail!("the results of {attempt} have more than {} files", limits::FILES);
+        }
+        if !matches!(held.delivery, DeliveryState::None) {
+            bail!("it delivers {attempt} twice at a time");
+        }
         held.deliveries += 1;
-        let (manifest, folder) = (held.manifest.clone(), held.staging.join("results"));
+        held.delivery = DeliveryState::Listing { announced, manifest: Vec::new(), stream };
+        self.receive_when_listed(attempt)
+    }
+
+    fn on_manifest(&mut self, attempt: AttemptId, entries: Vec<ManifestEntry>) -> anyhow::Result<()> {
+        // Late parts for an attempt that is over concern nobody.
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let DeliveryState::Listing { announced, manifest, .. } = &mut held.delivery else {
+            bail!("it lists files of {attempt} that it does not deliver");
+        };
+        if manifest.len() + entries.len() > announced.files as usize {
+            bail!("it lists more files of {attempt} than it announced");
+        }
+        manifest.extend(entries);
+        self.receive_when_listed(attempt)
+    }
+
+    /// Begins to receive the files of a delivery when its manifest is complete.
+    fn receive_when_listed(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let is_complete = matches!(
+            &held.delivery,
+            DeliveryState::Listing { announced, manifest, .. } if manifest.len() == announced.files as usize
+        );
+        if !is_complete {
+            return Ok(());
+        }
+        let DeliveryState::Listing { announced, manifest, stream } = std::mem::take(&mut held.delivery)
+        else {
+            return Ok(());
+        };
+        transfer::check_manifest(&manifest, announced.bytes)?;
+        held.delivery = DeliveryState::Receiving { outcome: announced.outcome, manifest: manifest.clone() };
+        let folder = held.staging.join(RESULTS);
         self.tasks.spawn(async move {
             TaskEnd::ResultsReceived(attempt, transfer::receive_results(stream, manifest, folder).await)
         });
@@ -372,8 +425,7 @@ impl Session {
             staging: self.config.folders.attempt(attempt),
             leased_at: Timestamp::now(),
             srpm_sha256: None,
-            manifest: Vec::new(),
-            outcome: None,
+            delivery: DeliveryState::None,
             deliveries: 0,
         };
         self.held.insert(attempt, held);
@@ -419,9 +471,10 @@ impl Session {
 
     async fn delivered(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
-        let Some(outcome) = held.outcome.take() else { return Ok(()) };
+        let state = std::mem::replace(&mut held.delivery, DeliveryState::Received);
+        let DeliveryState::Receiving { outcome, manifest } = state else { return Ok(()) };
         let delivery = Delivery {
-            manifest: std::mem::take(&mut held.manifest),
+            manifest,
             srpm_sha256: held.srpm_sha256,
             leased_at: held.leased_at,
             delivered_at: Timestamp::now(),
@@ -431,8 +484,7 @@ impl Session {
 
     async fn delivery_failed(&mut self, attempt: AttemptId, error: DeliveryError) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
-        held.manifest.clear();
-        held.outcome = None;
+        held.delivery = DeliveryState::None;
         let again = error.is_ours() || held.deliveries < DELIVERIES;
         tracing::warn!("{}: delivery of {attempt} failed: {error}", self.name);
         self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(&error.to_string()), again })?;
