@@ -9,6 +9,8 @@ pub(super) struct Glob {
     /// What stands between the stars. One piece: there is no star. An empty first or last one: it
     /// begins or ends with a star.
     pieces: Vec<Vec<Unit>>,
+    /// Bytes that a name has at least.
+    shortest: usize,
 }
 
 /// What one byte of a name has to be.
@@ -54,7 +56,8 @@ impl Glob {
             }
         }
         pieces.push(piece);
-        Ok(Self { pieces })
+        let shortest = pieces.iter().map(Vec::len).sum();
+        Ok(Self { pieces, shortest })
     }
 
     /// Whether all of `name` matches. The leftmost place for each piece is as good as any.
@@ -64,8 +67,7 @@ impl Glob {
         let Some((last, middle)) = others.split_last() else {
             return name.len() == first.len() && begins(name, first);
         };
-        let shortest: usize = self.pieces.iter().map(Vec::len).sum();
-        if name.len() < shortest || !begins(name, first) {
+        if name.len() < self.shortest || !begins(name, first) {
             return false;
         }
         let (Some(end), Some(mut rest)) =

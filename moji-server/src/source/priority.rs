@@ -15,7 +15,7 @@ pub const MAX_SIZE: usize = 1 << 20;
 pub const MAX_LINE: usize = 1024;
 /// Most entries of one list.
 pub const MAX_ENTRIES: usize = 20_000;
-/// Most globs among them: each is tried for each SRPM, and 20,000 would take a minute.
+/// Most globs among them: each is tried for each SRPM, and 20,000 would take 20 s for a long queue.
 pub const MAX_GLOBS: usize = 1_000;
 /// Most warnings that are kept; the rest is counted.
 const MAX_WARNINGS: usize = 100;

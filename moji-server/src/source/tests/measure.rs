@@ -6,8 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::watching::Watched;
-use crate::source::SourceEvent;
+use crate::source::folder::list;
+use crate::source::intake::{Intake, Observation};
 use crate::source::testing::Fake;
+use crate::source::{SourceConfig, SourceEvent};
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
@@ -39,6 +41,17 @@ async fn measure_20000_srpms() {
         found += 1;
     }
     println!("{found} SRPMs after {:?}", begun.elapsed());
+    // A rescan: list, then compare with what is known.
+    let begun = Instant::now();
+    let listing = list(&watched.path(""), None).unwrap();
+    println!("listed in {:?}", begun.elapsed());
+    let mut intake = Intake::new(&SourceConfig::new(""));
+    for round in 0..2 {
+        let srpms = listing.srpms.clone();
+        let begun = Instant::now();
+        intake.handle(Duration::ZERO, Observation::Folder { target: None, srpms });
+        println!("compared in {:?} (round {round})", begun.elapsed());
+    }
     let mut times = Vec::new();
     for n in 0..500 {
         let name = format!("q{n}-1-1.src.rpm");
