@@ -113,7 +113,10 @@ impl World {
                     self.committing.entry(lease.attempt).or_insert(lease.session.unwrap_or(SessionId(0)));
                 }
                 Effect::Accept { session, attempt } => {
-                    assert_eq!(self.given[&attempt].0, session, "accepted for a session that does not hold it");
+                    assert_eq!(
+                        self.given[&attempt].0, session,
+                        "accepted for a session that does not hold it"
+                    );
                     assert!(self.accepted.insert(attempt), "{attempt} is accepted twice");
                 }
                 Effect::Stale { .. } | Effect::Cancel { .. } => {}
@@ -194,11 +197,7 @@ impl World {
         let committing = self.committing.keys().nth(n % 3).copied();
         match what {
             0..=5 => self.drop_srpm(n % 9, at),
-            6 => {
-                if self.source.remove(&key(n % 9)) {
-                    self.tell(Event::Gone(key(n % 9)));
-                }
-            }
+            6 if self.source.remove(&key(n % 9)) => self.tell(Event::Gone(key(n % 9))),
             7 | 8 if self.sessions.len() < 4 => {
                 let all = [&["f43-arm"][..], &["f43-x86"], &["f43-x86", "f43-arm"]];
                 self.connect(all[n % 3]);
