@@ -9,22 +9,25 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use moji_proto::io::{IncomingStream, OutgoingStream, Piece};
-use moji_proto::limits::MANIFEST_PART;
+use moji_proto::limits::{DATA_BYTES, MANIFEST_PART};
 use moji_proto::{Assignment, Hasher, LogFile, Outcome, Phase, ToServer};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::builder::{BuildTask, Builder};
 use crate::connection::Link;
 use crate::mock::logs::PhaseParser;
 use crate::outbox::{self, Parcel, ParcelReader};
-use crate::tail::Tail;
+use crate::tail::{Tail, read_from};
 use crate::work_dir::WorkDir;
 
 /// How long to wait before a delivery that the server could not take is tried again.
 const AGAIN: Duration = Duration::from_secs(15);
+
+/// How long the last lines of the live logs may take when Mock has ended.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 /// How often state.log is looked at for the phase.
 const PHASE_EVERY: Duration = Duration::from_secs(1);
@@ -208,10 +211,8 @@ impl Job {
             never = self.watch_phase(state_log) => never,
         };
         ended.cancel();
-        tokio::select! {
-            () = self.cancel.cancelled() => {}
-            () = async { while tails.join_next().await.is_some() {} } => {}
-        }
+        // On a slow line the live view may be far behind: the logs come once more with the results.
+        let _ = timeout(LAST_LINES, async { while tails.join_next().await.is_some() {} }).await;
         Ok(outcome?)
     }
 
@@ -221,12 +222,11 @@ impl Job {
         let mut seen = 0;
         loop {
             sleep(PHASE_EVERY).await;
-            let path = state_log.clone();
-            let Ok(Ok(log)) = spawn_blocking(move || fs::read(path)).await else { continue };
-            if let Some(phase) = log.get(seen..).and_then(|new| parser.push(new)) {
+            let Ok(new) = read_from(state_log.clone(), seen, DATA_BYTES as u64).await else { continue };
+            seen += new.len() as u64;
+            if let Some(phase) = parser.push(&new) {
                 self.tell(phase).await;
             }
-            seen = log.len();
         }
     }
 

@@ -164,15 +164,18 @@ impl<C: Connector> Client<C> {
         let goodbye = self.goodbye.clone();
         self.connection = tokio::spawn(async move {
             let mut proof = proof;
-            let serving = async {
+            let connecting = async {
                 sleep(wait).await;
-                let io = timeout(CONNECT, connector.connect()).await.context("no answer")??;
-                connection::serve(io, &mut proof, registration, attempts, events, goodbye.clone()).await
+                anyhow::Ok(timeout(CONNECT, connector.connect()).await.context("no answer")??)
             };
-            let ended = tokio::select! {
-                ended = serving => ended,
-                // Before there is a connection there is nobody to say goodbye to.
-                () = async { goodbye.cancelled().await; sleep(LEAVE).await } => Ok(()),
+            let connected = tokio::select! {
+                biased;
+                () = goodbye.cancelled() => return (proof, anyhow!("leaving")),
+                connected = connecting => connected,
+            };
+            let ended = match connected {
+                Ok(io) => connection::serve(io, &mut proof, registration, attempts, events, goodbye).await,
+                Err(error) => Err(error),
             };
             (proof, ended.err().unwrap_or_else(|| anyhow!("closed")))
         });
@@ -339,7 +342,7 @@ impl<C: Connector> Client<C> {
     /// Says goodbye, as far as that is possible.
     async fn leave(&mut self) {
         self.goodbye.cancel();
-        let _ = (&mut self.connection).await;
+        let _ = timeout(LEAVE, &mut self.connection).await;
     }
 }
 

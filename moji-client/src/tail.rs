@@ -47,7 +47,8 @@ impl Tail {
         loop {
             // Asked before the last look, so that nothing written before it is missed.
             let is_last = ended.is_cancelled();
-            let piece = self.read(sent).await?;
+            let most = (DATA_BYTES as u64).min(self.limit - sent);
+            let piece = Bytes::from(read_from(self.path.clone(), sent, most).await?);
             if !piece.is_empty() {
                 let stream = match &mut stream {
                     Some(stream) => stream,
@@ -73,20 +74,22 @@ impl Tail {
             None => Ok(()),
         }
     }
+}
 
-    async fn read(&self, from: u64) -> io::Result<Bytes> {
-        let path = self.path.clone();
-        let most = (DATA_BYTES as u64).min(self.limit - from);
-        let read = spawn_blocking(move || {
-            let file: File = match open_regular(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                file => file?,
-            };
-            let mut piece = Vec::new();
-            (&file).seek(SeekFrom::Start(from))?;
-            file.take(most).read_to_end(&mut piece)?;
-            Ok(piece)
-        });
-        read.await.map_err(io::Error::other)?.map(Bytes::from)
-    }
+/// What stands in a file from `offset` on, at most `most` bytes; nothing when it is not there.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) async fn read_from(path: PathBuf, offset: u64, most: u64) -> io::Result<Vec<u8>> {
+    let read = spawn_blocking(move || {
+        let file: File = match open_regular(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            file => file?,
+        };
+        let mut piece = Vec::new();
+        (&file).seek(SeekFrom::Start(offset))?;
+        file.take(most).read_to_end(&mut piece)?;
+        Ok(piece)
+    });
+    read.await.map_err(io::Error::other)?
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moji_proto::{AttemptId, Outcome};
+use moji_proto::{AttemptId, BuilderName, Outcome};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -34,11 +34,19 @@ pub struct Farm {
     scheduler: Scheduler,
     folders: Arc<Folders>,
     started: Instant,
-    sessions: BTreeMap<SessionId, mpsc::Sender<SessionCommand>>,
+    sessions: BTreeMap<SessionId, Connected>,
+    /// What lay in SOURCE at the start is known.
+    ready: bool,
     /// What was delivered and is not published yet.
     deliveries: BTreeMap<AttemptId, Delivery>,
     commits: JoinSet<(AttemptId, anyhow::Result<Published>)>,
     working: WorkingWatch,
+}
+
+/// A builder that is connected.
+struct Connected {
+    name: BuilderName,
+    commands: mpsc::Sender<SessionCommand>,
 }
 
 /// Where the farm hears of what happens.
@@ -60,6 +68,7 @@ impl Farm {
             folders,
             started: Instant::now(),
             sessions: BTreeMap::new(),
+            ready: false,
             deliveries: BTreeMap::new(),
             commits: JoinSet::new(),
             working,
@@ -104,7 +113,10 @@ impl Farm {
     async fn on_source(&mut self, event: SourceEvent) {
         match event {
             SourceEvent::Found(srpm) => {
-                tracing::info!("queued {}", srpm.key);
+                // The start is told in one line, and an SRPM that comes back from a builder was told.
+                if self.ready && !self.scheduler.is_queued(&srpm.key) {
+                    tracing::info!("{} is queued", srpm.key);
+                }
                 self.handle(Event::Found(srpm)).await;
             }
             SourceEvent::Gone(key) => {
@@ -118,6 +130,7 @@ impl Farm {
             }
             SourceEvent::Changing(key) => self.handle(Event::Gone(key)).await,
             SourceEvent::Ready => {
+                self.ready = true;
                 tracing::info!("{} SRPMs are queued", self.scheduler.queued());
                 self.handle(Event::Ready).await;
             }
@@ -142,7 +155,7 @@ impl Farm {
     async fn on_session(&mut self, event: FromSession) {
         match event {
             FromSession::Connected { session, builder, commands } => {
-                self.sessions.insert(session, commands);
+                self.sessions.insert(session, Connected { name: builder.name.clone(), commands });
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
@@ -164,11 +177,14 @@ impl Farm {
     }
 
     async fn on_lost(&mut self, session: SessionId, reason: &str) {
-        self.sessions.remove(&session);
-        for lease in self.scheduler.leases().filter(|lease| lease.session == Some(session)) {
-            tracing::warn!("{} has lost {}: {}", lease.attempt, lease.builder, lease.srpm.key);
+        let held: Vec<_> = self.scheduler.leases().filter(|lease| lease.session == Some(session)).collect();
+        // One that did not take its commands has been told already.
+        if let Some(Connected { name, .. }) = self.sessions.remove(&session) {
+            tracing::info!("{name} is gone: {reason}");
         }
-        tracing::info!("a builder is gone: {reason}");
+        for lease in held {
+            tracing::warn!("{} was being built by {} as {}", lease.srpm.key, lease.builder, lease.attempt);
+        }
         self.handle(Event::Lost(session)).await;
     }
 
@@ -304,9 +320,10 @@ impl Farm {
 
     /// A session that does not take its commands is dropped: closing its queue ends it.
     fn tell(&mut self, session: SessionId, command: SessionCommand) {
-        if let Some(commands) = self.sessions.get(&session)
+        if let Some(Connected { name, commands }) = self.sessions.get(&session)
             && commands.try_send(command).is_err()
         {
+            tracing::warn!("{name} does not take its commands and is disconnected");
             self.sessions.remove(&session);
         }
     }

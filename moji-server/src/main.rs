@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),
     };
+    moji_server::run::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(1, &error.into()),

@@ -125,3 +125,13 @@ fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
         .context("no random numbers from the system")?;
     Ok(bytes)
 }
+
+/// Takes as many open files as the system gives without asking: the usual 1,024 are not enough for
+/// a thousand builders.
+pub fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::debug!("cannot raise the number of open files: {error}");
+    }
+}

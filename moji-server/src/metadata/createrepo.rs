@@ -119,6 +119,8 @@ pub(super) async fn run(
 ) -> Result<Said, CallError> {
     let mut command = Command::new(program);
     command.args(call.arguments()).current_dir("/").env("LC_ALL", "C.UTF-8");
+    // It parses packages that came from outside, and has no business with the builders' password.
+    command.env_remove("MOJI_PASSWORD");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| match error.kind() {

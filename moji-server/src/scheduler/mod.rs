@@ -263,6 +263,11 @@ impl Scheduler {
         self.queue.len() + self.again.len()
     }
 
+    /// Whether an SRPM waits for a builder.
+    pub fn is_queued(&self, key: &BuildKey) -> bool {
+        self.queue.contains(key) || self.again.contains_key(key)
+    }
+
     /// The leases, by attempt.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()

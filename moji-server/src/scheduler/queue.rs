@@ -95,7 +95,7 @@ impl Queue {
         self.places.len()
     }
 
-    #[cfg(test)]
+    /// Whether an SRPM waits.
     pub(super) fn contains(&self, key: &BuildKey) -> bool {
         self.places.contains_key(key)
     }
