@@ -41,7 +41,7 @@ fn half_a_copy_waits_for_its_other_half() {
     // Longer than any time after which a file counts as settled.
     let_pass(Duration::from_secs(4));
     assert_eq!(farm.where_is(&tiny("half")), ["SOURCE"]);
-    assert_eq!(farm.server().count("queued half"), 0);
+    assert_eq!(farm.server().count("half-1-1.src.rpm is queued"), 0);
     let mut rest = File::options().append(true).open(farm.source(tiny("half"))).unwrap();
     rest.write_all(second).unwrap();
     drop(rest);
@@ -63,7 +63,7 @@ fn a_hard_link_is_taken_and_what_it_links_to_stays() {
 fn what_is_removed_before_its_turn_is_not_built() {
     let mut farm = Farm::start(&[]);
     farm.queue_quick("unwanted");
-    farm.server().wait_line("queued unwanted");
+    farm.wait_queued("unwanted");
     fs::remove_file(farm.source(tiny("unwanted"))).unwrap();
     farm.server().wait_line("unwanted-1-1.src.rpm was taken out of the queue");
     farm.queue_quick("wanted");

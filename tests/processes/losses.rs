@@ -104,7 +104,7 @@ fn server_restart(end: impl FnOnce(&mut Farm)) {
     farm.wait_at_gate("b1", "one");
     farm.wait_at_gate("b1", "two");
     farm.queue_quick("waiting");
-    farm.server().wait_line("queued waiting");
+    farm.wait_queued("waiting");
     end(&mut farm);
     farm.server = None;
     assert_eq!(farm.where_is(&tiny("waiting")), ["SOURCE"]);

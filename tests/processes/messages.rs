@@ -93,7 +93,7 @@ fn two_clients_do_not_share_a_work_folder() {
 fn a_client_can_leave_when_there_is_nothing_to_do() {
     let mut farm = Farm::start(&[]);
     farm.queue_quick("only");
-    farm.server().wait_line("queued only");
+    farm.wait_queued("only");
     let begin = now();
     farm.start_client("b1", &["--exit-when-idle=1500ms"]);
     assert_eq!(farm.client_mut("b1").wait_code(), 0);

@@ -121,7 +121,7 @@ fn refused(server_password: Option<&str>, password: Option<&str>, client_says: &
     assert!(errors[0].contains(client_says), "{}", errors[0]);
     farm.server().wait_line(server_says);
     assert_eq!(
-        farm.server().count("refused") + farm.server().count("gone"),
+        farm.server().count("refused") + farm.server().count("is gone"),
         1,
         "{:?}",
         farm.server().lines()

@@ -48,7 +48,7 @@ fn an_edit_changes_the_next_hand_out_within_a_second() {
     farm.wait_at_gate("b1", "first");
     for name in ["anise", "basil", "chive", "dill"] {
         farm.queue_gated(name);
-        farm.server().wait_line(&format!("queued {name}"));
+        farm.wait_queued(name);
     }
     let list = farm.source("priority.txt");
     fs::write(&list, "dill\n").unwrap();
@@ -86,8 +86,8 @@ fn a_target_has_its_own_queue_list_and_repository() {
     for srpm in &srpms[..2] {
         fs::rename(srpm, farm.source("there").join(srpm.file_name().unwrap())).unwrap();
     }
-    farm.server().wait_line("queued there/alpha");
-    farm.server().wait_line("queued there/omega");
+    farm.wait_queued("there/alpha");
+    farm.wait_queued("there/omega");
     let_pass(SOON);
     // A builder of another target takes nothing of it.
     farm.start_client("wrong", &[]);

@@ -12,7 +12,7 @@ fn drains(signal: Signal) {
     farm.client("b1").signal(signal);
     farm.client("b1").wait_line("finishing 1 builds, then leaving");
     farm.queue_quick("late");
-    farm.server().wait_line("queued late");
+    farm.wait_queued("late");
     farm.open("begun");
     assert_eq!(farm.client_mut("b1").wait_code(), 0);
     assert_eq!(farm.where_is(&tiny("begun")), ["FINISHED"]);
@@ -66,7 +66,7 @@ fn an_idle_client_leaves_at_the_first_signal() {
     farm.start_client("b1", &[]);
     farm.client("b1").signal(Signal::TERM);
     assert_eq!(farm.client_mut("b1").wait_code(), 0);
-    farm.server().wait_line("a builder is gone");
+    farm.server().wait_line("b1 is gone");
 }
 
 #[test]

@@ -470,6 +470,11 @@ impl Farm {
         slots.filter(|slot| !slot.ends_with("outbox")).flat_map(|slot| folders(&slot)).collect()
     }
 
+    /// Waits until the server has taken notice of a tiny SRPM.
+    pub fn wait_queued(&self, name: &str) {
+        self.server().wait_line(&format!(" {} is queued", tiny(name)));
+    }
+
     /// Waits until an SRPM is in FINISHED, and in neither other folder.
     pub fn wait_finished(&self, srpm: &str) {
         wait_until(&format!("{srpm} in FINISHED"), || self.finished(srpm).exists());
