@@ -36,6 +36,12 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Where to, for people.
     fn server(&self) -> String;
+
+    /// A random number that spreads the tries to connect. A simulation brings its own, so that a
+    /// seed tells the same story again.
+    fn jitter(&self) -> u32 {
+        random()
+    }
 }
 
 /// How a client is to run.
@@ -191,7 +197,7 @@ impl<C: Connector> Client<C> {
         if self.link.take().is_some() {
             self.backoff.reset();
         }
-        let wait = self.backoff.next(random());
+        let wait = self.backoff.next(self.connector.jitter());
         tracing::warn!("no connection to {server}: {error:#}; next try in {:.0} s", wait.as_secs_f64());
         self.connect(proof, wait);
         Ok(self.handle(Event::Disconnected))
