@@ -321,6 +321,7 @@ impl<C: Connector> Client<C> {
         tracing::info!("building {} for {} in slot {slot}", assignment.srpm, assignment.target);
         let (verdicts_tx, verdicts) = mpsc::channel(4);
         let cancel = CancellationToken::new();
+        let (out, attempt) = (link.out.clone(), assignment.attempt);
         let job = Job {
             assignment: assignment.clone(),
             srpm,
@@ -335,9 +336,14 @@ impl<C: Connector> Client<C> {
         self.running
             .insert(slot, Running { assignment, phase: Phase::Receiving, cancel, verdicts: verdicts_tx });
         self.jobs.spawn(async move {
-            // A panic in a job is trouble of this machine, and its slot goes on.
-            let trouble = tokio::spawn(job.run()).await.unwrap_or(true);
-            (slot, trouble)
+            let ended = tokio::spawn(job.run()).await;
+            // A panic in a job is trouble of this machine, and its slot goes on. Nobody else would
+            // give the attempt back.
+            if ended.is_err() {
+                let reason = "internal error of the builder".into();
+                let _ = out.send(&ToServer::Release { attempt, reason });
+            }
+            (slot, ended.unwrap_or(true))
         });
         self.publish_attempts();
     }
