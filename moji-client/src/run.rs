@@ -350,6 +350,8 @@ impl<C: Connector> Client<C> {
 
     /// Says goodbye, as far as that is possible.
     async fn leave(&mut self) {
+        // The writer ends when nobody can say anything any more.
+        self.link = None;
         self.goodbye.cancel();
         let _ = (&mut self.connection).await;
     }
