@@ -2,6 +2,7 @@
 //! client against a scripted server. Connections are in memory and the clock is tokio's, paused:
 //! hours pass in milliseconds. Folders and files are real.
 
+mod client;
 mod delivering;
 mod greeting;
 mod leases;
