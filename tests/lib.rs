@@ -1,6 +1,8 @@
 //! Tests of server and client together; what they share.
 
-/// Helpers, one module for each kind of test.
+/// Fixtures, one module for each kind of test.
 pub mod support {
+    pub mod processes;
+    pub mod repository;
     pub mod simulated;
 }

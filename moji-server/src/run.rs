@@ -100,6 +100,8 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         tokio::spawn(accept(listener, Arc::new(sessions_config), sessions_tx, shutdown.clone()));
 
     let failed = tokio::select! {
+        // Everything ends when it is told to: that must not be taken for a failure.
+        biased;
         () = shutdown.cancelled() => None,
         Some(ended) = tasks.join_next() => Some(format!("the watcher of SOURCE has ended: {ended:?}")),
         ended = &mut metadata => Some(format!("the metadata's task has ended: {ended:?}")),

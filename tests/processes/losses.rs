@@ -1,0 +1,151 @@
+//! Clients and servers that are killed, stopped and started again.
+
+use std::path::Path;
+
+use moji_proto::Outcome;
+use moji_tests::support::processes::{Farm, names_in, outcome_of, tiny, wait_until};
+use moji_tests::support::repository::check_repository;
+use rustix::process::Signal;
+
+/// Processes of builds that run in a chroot of this client: its name comes from the work folder.
+fn in_chroot_of(farm: &Farm, attempt: &Path) -> Vec<String> {
+    let slot = attempt.to_str().unwrap();
+    farm.build_processes().into_iter().filter(|process| process.contains(slot)).collect()
+}
+
+fn assert_built_once_by(farm: &Farm, name: &str, builder: &str) {
+    farm.wait_finished(&tiny(name));
+    let folder = format!("{name}-1-1");
+    let record = farm.build_record(&folder);
+    assert_eq!(record.outcome, Outcome::Succeeded);
+    assert_eq!(record.attempt.unwrap().builder.as_str(), builder);
+    let besides: Vec<_> =
+        names_in(&farm.repo(&folder)).into_iter().filter(|name| name.starts_with("attempt-")).collect();
+    assert!(besides.is_empty(), "a second result was published: {besides:?}");
+    wait_until("the metadata", || {
+        let listed = check_repository(&farm.repo("")).unwrap_or_default();
+        listed.contains_key(&format!("{name}-1-1/{name}-1-1.t3.noarch.rpm"))
+    });
+}
+
+#[test]
+fn a_killed_clients_srpm_is_built_by_another_and_its_leftovers_are_swept() {
+    let mut farm = Farm::start(&["--grace", "1s"]);
+    farm.start_client("victim", &[]);
+    farm.queue_gated("precious");
+    let attempt = farm.wait_at_gate("victim", "precious");
+    farm.client_mut("victim").kill();
+    farm.server().wait_line("precious-1-1.src.rpm is queued again");
+    assert_eq!(farm.where_is(&tiny("precious")), ["SOURCE"]);
+    farm.start_client("other", &[]);
+    farm.wait_at_gate("other", "precious");
+    // Mock of the killed client and its build still run, and end when that client comes back.
+    assert!(!in_chroot_of(&farm, &attempt).is_empty(), "{:?}", farm.build_processes());
+    let before = farm.build_processes().len();
+    farm.start_client("victim", &[]);
+    assert_eq!(in_chroot_of(&farm, &attempt), Vec::<String>::new());
+    assert!(farm.build_processes().len() < before);
+    assert!(farm.attempts_of("victim").is_empty());
+    farm.open("precious");
+    assert_built_once_by(&farm, "precious", "other");
+    farm.wait_no_build_processes();
+}
+
+#[test]
+fn a_client_that_hangs_is_given_up_and_finds_out_afterwards() {
+    let mut farm = Farm::start(&["--heartbeat", "300ms", "--dead-after", "1500ms", "--grace", "0s"]);
+    farm.start_client("sleeper", &[]);
+    farm.queue_gated("precious");
+    farm.wait_at_gate("sleeper", "precious");
+    farm.client("sleeper").signal(Signal::STOP);
+    farm.server().wait_line("precious-1-1.src.rpm is queued again");
+    farm.start_client("other", &[]);
+    farm.wait_at_gate("other", "precious");
+    // Now both builds finish, the sleeper's first as far as it knows.
+    farm.open("precious");
+    assert_built_once_by(&farm, "precious", "other");
+    let mark = farm.client("sleeper").mark();
+    farm.client("sleeper").signal(Signal::CONT);
+    farm.client("sleeper").wait_line_after(mark, "no connection to ");
+    farm.client("sleeper").wait_line_after(mark, "connected to ");
+    farm.wait_no_build_processes();
+    assert_built_once_by(&farm, "precious", "other");
+    assert_eq!(farm.hand_outs().len(), 2);
+    // And it is of use again.
+    farm.client("other").signal(Signal::TERM);
+    assert_eq!(farm.client_mut("other").wait_code(), 0);
+    farm.queue_quick("next");
+    assert_built_once_by(&farm, "next", "sleeper");
+}
+
+#[test]
+fn a_client_that_hangs_and_wakes_in_the_middle_gives_up_its_build() {
+    let mut farm = Farm::start(&["--heartbeat", "300ms", "--dead-after", "1500ms", "--grace", "0s"]);
+    farm.start_client("sleeper", &[]);
+    farm.queue_gated("precious");
+    let attempt = farm.wait_at_gate("sleeper", "precious");
+    farm.client("sleeper").signal(Signal::STOP);
+    farm.server().wait_line("precious-1-1.src.rpm is queued again");
+    farm.start_client("other", &[]);
+    farm.wait_at_gate("other", "precious");
+    farm.client("sleeper").signal(Signal::CONT);
+    wait_until("the end of the sleeper's build", || in_chroot_of(&farm, &attempt).is_empty());
+    farm.open("precious");
+    assert_built_once_by(&farm, "precious", "other");
+    farm.wait_no_build_processes();
+}
+
+/// `end` ends the server; everything that it had given out is built in the end all the same.
+fn server_restart(end: impl FnOnce(&mut Farm)) {
+    let mut farm = Farm::start(&[]);
+    farm.start_client("b1", &["--slots", "2"]);
+    farm.queue_gated("one");
+    farm.queue_gated("two");
+    farm.wait_at_gate("b1", "one");
+    farm.wait_at_gate("b1", "two");
+    farm.queue_quick("waiting");
+    farm.server().wait_line("queued waiting");
+    end(&mut farm);
+    farm.server = None;
+    assert_eq!(farm.where_is(&tiny("waiting")), ["SOURCE"]);
+    let mark = farm.client("b1").mark();
+    farm.start_server(&[]);
+    for name in ["one", "two"] {
+        assert_ne!(farm.where_is(&tiny(name)), ["FINISHED"]);
+    }
+    farm.client("b1").wait_line_after(mark, "connected to ");
+    farm.open("one");
+    farm.open("two");
+    for name in ["one", "two", "waiting"] {
+        assert_built_once_by(&farm, name, "b1");
+    }
+    farm.wait_no_build_processes();
+    assert_eq!(names_in(&farm.working("")), [".moji"]);
+    assert!(names_in(&farm.working(".moji/attempts")).is_empty());
+}
+
+#[test]
+fn a_killed_servers_work_is_done_after_its_restart() {
+    server_restart(|farm| farm.server.as_mut().unwrap().kill());
+}
+
+#[test]
+fn a_stopped_servers_work_is_done_after_its_restart() {
+    server_restart(|farm| {
+        let server = farm.server.as_mut().unwrap();
+        server.signal(Signal::TERM);
+        assert_eq!(server.wait_code(), 0);
+    });
+}
+
+#[test]
+fn a_second_server_on_the_same_folders_is_refused() {
+    let mut farm = Farm::start(&[]);
+    let (code, said) = outcome_of(farm.server_command(&["--listen", "127.0.0.1:0"]));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("another moji-server already uses"), "{said}");
+    // The first one is none the worse for it.
+    farm.start_client("b1", &[]);
+    farm.queue_quick("still");
+    assert_built_once_by(&farm, "still", "b1");
+}

@@ -1,0 +1,20 @@
+//! Tier 3: real programs, sockets, files, `rpmbuild` and `createrepo_c`.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail by panicking, like tests"
+)]
+
+mod arriving;
+mod latency;
+mod limits;
+mod live_logs;
+mod losses;
+mod main_job;
+mod messages;
+mod passwords;
+mod priority;
+mod reader;
+mod signals;
+mod torture;
