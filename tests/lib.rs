@@ -1,7 +1,8 @@
 //! Tests of server and client together; what they share.
 
+/// Fixtures, one module for each kind of test.
 pub mod support {
-    //! Fixtures.
     pub mod processes;
     pub mod repository;
+    pub mod simulated;
 }

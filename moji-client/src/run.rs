@@ -36,6 +36,12 @@ pub trait Connector: Send + Sync + 'static {
 
     /// Where to, for people.
     fn server(&self) -> String;
+
+    /// A random number that spreads the tries to connect. A simulation brings its own, so that a
+    /// seed tells the same story again.
+    fn jitter(&self) -> u32 {
+        random()
+    }
 }
 
 /// How a client is to run.
@@ -194,7 +200,7 @@ impl<C: Connector> Client<C> {
         if self.link.take().is_some() {
             self.backoff.reset();
         }
-        let wait = self.backoff.next(random());
+        let wait = self.backoff.next(self.connector.jitter());
         tracing::warn!("no connection to {server}: {error:#}; next try in {:.0} s", wait.as_secs_f64());
         self.connect(proof, wait);
         Ok(self.handle(Event::Disconnected))
@@ -318,6 +324,7 @@ impl<C: Connector> Client<C> {
         tracing::info!("building {} for {} in slot {slot}", assignment.srpm, assignment.target);
         let (verdicts_tx, verdicts) = mpsc::channel(4);
         let cancel = CancellationToken::new();
+        let (out, attempt) = (link.out.clone(), assignment.attempt);
         let job = Job {
             assignment: assignment.clone(),
             srpm,
@@ -332,15 +339,22 @@ impl<C: Connector> Client<C> {
         self.running
             .insert(slot, Running { assignment, phase: Phase::Receiving, cancel, verdicts: verdicts_tx });
         self.jobs.spawn(async move {
-            // A panic in a job is trouble of this machine, and its slot goes on.
-            let trouble = tokio::spawn(job.run()).await.unwrap_or(true);
-            (slot, trouble)
+            let ended = tokio::spawn(job.run()).await;
+            // A panic in a job is trouble of this machine, and its slot goes on. Nobody else would
+            // give the attempt back.
+            if ended.is_err() {
+                let reason = "internal error of the builder".into();
+                let _ = out.send(&ToServer::Release { attempt, reason });
+            }
+            (slot, ended.unwrap_or(true))
         });
         self.publish_attempts();
     }
 
     /// Says goodbye, as far as that is possible.
     async fn leave(&mut self) {
+        // The writer ends when nobody can say anything any more.
+        self.link = None;
         self.goodbye.cancel();
         let _ = timeout(LEAVE, &mut self.connection).await;
     }

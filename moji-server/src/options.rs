@@ -175,6 +175,8 @@ impl Options {
             grace: time("grace", self.grace, file.grace, 10)?,
             createrepo: self.createrepo.or(file.createrepo).unwrap_or_else(|| "createrepo_c".into()),
             log_limit,
+            watch: true,
+            rescan: Duration::from_secs(60),
         };
         Ok(Settings { config, listen })
     }

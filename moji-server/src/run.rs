@@ -35,6 +35,11 @@ pub struct Config {
     pub createrepo: PathBuf,
     /// Most bytes of one live log.
     pub log_limit: u64,
+    /// Whether to watch the folders with inotify: yes. Without it, changes are found every `rescan`
+    /// only, which makes a server on a simulated clock reproducible.
+    pub watch: bool,
+    /// How often the folders are looked at whatever inotify says: 60 s.
+    pub rescan: Duration,
 }
 
 /// What may wait between tasks before the sender has to wait too.
@@ -61,7 +66,10 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let (source_tx, source) = mpsc::channel(CHANNEL);
     let (sessions_tx, sessions) = mpsc::channel(CHANNEL);
     let (working_tx, working) = mpsc::channel(CHANNEL);
-    let watch = WorkingWatch::new(&folders.working, working_tx);
+    let watch = match config.watch {
+        true => WorkingWatch::new(&folders.working, working_tx),
+        false => WorkingWatch::default(),
+    };
     if let Err(missing) = metadata::check_program(&config.createrepo) {
         tracing::warn!("{missing}");
     }
@@ -72,10 +80,16 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let farm_shutdown = CancellationToken::new();
     let metadata_shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let source_config = SourceConfig::new(folders.source.clone());
+    let source_config = SourceConfig {
+        watch: config.watch,
+        rescan: config.rescan,
+        ..SourceConfig::new(folders.source.clone())
+    };
     tasks.spawn(source::watch(source_config, source_tx, shutdown.clone()));
     let metadata_config = MetadataConfig {
         createrepo: config.createrepo,
+        watch: config.watch,
+        rescan: config.rescan,
         ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
     };
     let (metadata, _handle) = Metadata::new(metadata_config);

@@ -25,6 +25,8 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
         grace: Duration::ZERO,
         createrepo: Path::new("/bin/true").into(),
         log_limit: 1 << 20,
+        watch: true,
+        rescan: Duration::from_secs(60),
     };
     // Tasks end in the moment of the shutdown too: which of them is seen first is left to chance.
     for _ in 0..20 {

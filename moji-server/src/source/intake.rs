@@ -351,8 +351,9 @@ impl File {
             return Verdict::Settled;
         }
         let Some((read, head)) = &self.head else { return Verdict::Read };
-        if *read != self.stamp && !self.grows(read, head) {
-            // Not again at each write; at once when the writer is done.
+        if *read != self.stamp {
+            // Even if it only seems to grow: between two looks it may have been truncated and
+            // written anew. Not again at each write; at once when the writer is done.
             let next = self.read_at.map_or(now, |at| at + PAUSE);
             return if self.closed || next <= now { Verdict::Read } else { Verdict::Wait(next) };
         }
@@ -388,12 +389,5 @@ impl File {
             }
             Head::Bad { reason, .. } => unfinished(reason.clone(), broken_after.min(BAD_AFTER)),
         }
-    }
-
-    /// Whether what was read at another time still tells how long it must become: it is the same
-    /// file, and is not long enough yet.
-    fn grows(&self, read: &Stamp, head: &Head) -> bool {
-        let Head::Srpm { size: Some(whole), .. } = head else { return false };
-        read.file == self.stamp.file && read.size <= self.stamp.size && self.stamp.size < *whole
     }
 }

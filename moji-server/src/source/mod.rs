@@ -38,6 +38,8 @@ use crate::BuildKey;
 pub struct SourceConfig {
     /// SOURCE. Must exist when the watch begins.
     pub folder: PathBuf,
+    /// Whether to watch with inotify.
+    pub watch: bool,
     /// How often everything is looked at, in case inotify did not tell (overflow, NFS).
     pub rescan: Duration,
     /// How long an SRPM that is not whole must stay as it is until it is broken.
@@ -51,6 +53,7 @@ impl SourceConfig {
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
+            watch: true,
             rescan: Duration::from_secs(60),
             broken_after: Duration::from_secs(60),
             settle: Duration::from_secs(1),

@@ -50,8 +50,10 @@ pub async fn watch(
         .with_context(|| format!("failed to find {}", config.folder.display()))?;
     let (hints, hinted) = mpsc::channel(HINTS);
     let lost = Arc::new(Notify::new());
-    let watcher = match notify::recommended_watcher(listener(source.clone(), hints, lost.clone())) {
-        Ok(watcher) => Some(watcher),
+    let watcher =
+        config.watch.then(|| notify::recommended_watcher(listener(source.clone(), hints, lost.clone())));
+    let watcher = match watcher.transpose() {
+        Ok(watcher) => watcher,
         Err(error) => {
             tracing::warn!(
                 "changes in {} are noticed only every {:?}: {error}",

@@ -352,12 +352,25 @@ proptest! {
     /// in the end the receiver knows what is there.
     #[test]
     fn what_is_whole_is_found_and_nothing_else(ops in ops()) {
-        let mut world = World::new();
-        for (n, op) in ops {
-            world.op(&key(n), op)?;
-        }
-        world.settle()?;
+        play(ops)?;
     }
+}
+
+fn play(ops: impl IntoIterator<Item = (usize, Op)>) -> Result<(), TestCaseError> {
+    let mut world = World::new();
+    for (n, op) in ops {
+        world.op(&key(n), op)?;
+    }
+    world.settle()
+}
+
+/// Nobody looked while it was empty, so it seems to be the first copy, a little longer: but it has
+/// other headers, and is not broken for want of what the first ones promised.
+#[test]
+fn half_a_copy_is_replaced_in_place_by_a_shorter_srpm() {
+    let half = [Op::MoveIn(Kind::Srpm, HEADER), Op::Act(0), Op::Act(0)];
+    let other = [Op::Create(Kind::Unsized), Op::Write(HEADER + 1)];
+    play(half.into_iter().chain(other).map(|op| (0, op))).unwrap();
 }
 
 #[test]

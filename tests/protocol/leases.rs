@@ -1,0 +1,210 @@
+//! How leases end without a result: silence, cuts, releases, drains, strangers.
+
+use std::time::Duration;
+
+use moji_proto::{AttemptId, LogFile, Outcome, ToBuilder, ToServer};
+use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, rpm, srpm};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Result;
+
+/// A server with one SRPM, leased whole to a builder.
+async fn leased(name: &str, grace: u64) -> anyhow::Result<(TestServer, ScriptedBuilder, AttemptId)> {
+    let site = Site::new()?;
+    site.put_srpm(name)?;
+    let server = TestServer::start(site, |config| config.grace = Duration::from_secs(grace));
+    let mut builder = server.builder("first", &["f43"], 2).await?;
+    let attempt = builder.lease(0).await?.attempt;
+    assert_eq!((server.site.source(), server.site.working()), (vec![], vec![format!("{name}-1-1.src.rpm")]));
+    Ok((server, builder, attempt))
+}
+
+async fn back_in_source(server: &TestServer, name: &str) -> anyhow::Result<Duration> {
+    let begun = Instant::now();
+    let srpm = vec![format!("{name}-1-1.src.rpm")];
+    server.until("back in SOURCE", |site| site.source() == srpm).await?;
+    assert!(server.site.working().is_empty());
+    server.until("staging is empty", |site| site.staged().is_empty()).await?;
+    assert_eq!(server.site.finished(), Vec::<String>::new());
+    Ok(begun.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_builder_is_given_up_and_its_srpm_queued_after_the_grace() -> Result {
+    let (server, mut builder, _) = leased("quiet", 10).await?;
+    let begun = Instant::now();
+    let heard = builder.to_the_end().await;
+    assert_eq!(begun.elapsed().as_secs(), 30, "{heard:?}");
+    sleep(Duration::from_secs(9)).await;
+    assert!(server.site.source().is_empty(), "queued before the grace was over");
+    let after = back_in_source(&server, "quiet").await?;
+    assert!(after < Duration::from_millis(1200), "{after:?}");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_grace_a_lost_srpm_is_queued_at_once_and_handed_on() -> Result {
+    let (server, builder, first) = leased("hasty", 0).await?;
+    let mut other = server.builder("second", &["f43"], 1).await?;
+    other.ask(0).await?;
+    let begun = Instant::now();
+    drop(builder);
+    let assignment = other.assignment().await?;
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert_ne!(assignment.attempt, first);
+    assert_eq!(server.site.working(), ["hasty-1-1.src.rpm"]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_cut_in_the_middle_of_an_srpm() -> Result {
+    let site = Site::new()?;
+    site.put("large-1-1.src.rpm", &srpm("large", "1", "1", 5_000_000))?;
+    let server = TestServer::start(site, |_| {});
+    let mut builder = server.builder("cut", &["f43"], 1).await?;
+    builder.ask(0).await?;
+    let stream = builder.assignment().await?.stream;
+    builder.until(|peer| peer.streams.get(&stream).is_some_and(|heard| heard.bytes.len() > 300_000)).await?;
+    drop(builder);
+    back_in_source(&server, "large").await?;
+    let mut other = server.builder("whole", &["f43"], 1).await?;
+    assert_eq!(
+        other.lease(0).await?.size,
+        server.site.folders.working.join("large-1-1.src.rpm").metadata()?.len()
+    );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_cut_in_the_middle_of_an_upload() -> Result {
+    let (server, mut builder, attempt) = leased("upload", 10).await?;
+    let rpm = rpm("upload", "1", "1", "upload-1-1.src.rpm", 600_000);
+    let files = [("upload-1-1.noarch.rpm", &rpm[..]), ("build.log", b"built")];
+    let manifest = moji_tests::support::simulated::manifest(&files)?;
+    builder.deliver_open(attempt, Outcome::Succeeded, &manifest, &rpm[..500_000]).await?;
+    server.until("some of it is staged", |site| !site.staged().is_empty()).await?;
+    drop(builder);
+    back_in_source(&server, "upload").await?;
+    assert_eq!(server.site.published(""), Vec::<String>::new());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_does_not_hold_an_attempt_is_told_that_it_is_stale() -> Result {
+    let (server, mut builder, attempt) = leased("held", 10).await?;
+    let mut thief = server.builder("thief", &["f43"], 1).await?;
+    let rpm = rpm("held", "1", "1", "held-1-1.src.rpm", 99);
+    thief.deliver(attempt, Outcome::Succeeded, &[("held-1-1.noarch.rpm", &rpm)]).await?;
+    assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
+    thief.say(ToServer::Release { attempt, reason: "mine".into() }).await?;
+    assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
+    let stream = thief.next_stream();
+    thief.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+    assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
+    assert!(thief.unwanted.contains(&stream), "{:?}", thief.unwanted);
+    let made_up = AttemptId { boot: 12, serial: 34 };
+    thief.deliver(made_up, Outcome::Succeeded, &[]).await?;
+    assert_eq!(thief.word().await?, ToBuilder::Stale { attempt: made_up });
+    assert_eq!(server.site.published(""), Vec::<String>::new());
+    builder.deliver(attempt, Outcome::Succeeded, &[("held-1-1.noarch.rpm", &rpm)]).await?;
+    assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
+    let record = server.site.record("held-1-1").and_then(|record| record.attempt);
+    assert_eq!(record.map(|attempt| attempt.builder.to_string()).as_deref(), Some("first"));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_builder_that_comes_back_late_finds_its_attempt_given_to_another() -> Result {
+    let (server, builder, attempt) = leased("late", 10).await?;
+    drop(builder);
+    back_in_source(&server, "late").await?;
+    let mut second = server.builder("second", &["f43"], 1).await?;
+    let mut late = server.builder("first", &["f43"], 2).await?;
+    let other = second.lease(0).await?.attempt;
+    let rpm = rpm("late", "1", "1", "late-1-1.src.rpm", 77);
+    late.deliver(attempt, Outcome::Succeeded, &[("late-1-1.noarch.rpm", &rpm)]).await?;
+    assert_eq!(late.word().await?, ToBuilder::Stale { attempt });
+    second.deliver(other, Outcome::Succeeded, &[("late-1-1.noarch.rpm", &rpm)]).await?;
+    assert_eq!(second.word().await?, ToBuilder::Accepted { attempt: other });
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_srpm_goes_to_the_next_waiting_slot_at_once() -> Result {
+    let (server, mut builder, attempt) = leased("released", 10).await?;
+    let mut other = server.builder("second", &["f43"], 1).await?;
+    other.ask(0).await?;
+    let begun = Instant::now();
+    builder.say(ToServer::Release { attempt, reason: "the disk is full".into() }).await?;
+    let (again, _) = (other.assignment().await?, begun.elapsed());
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    assert!(again.attempt != attempt && again.srpm.as_str() == "released-1-1.src.rpm", "{again:?}");
+    builder.say(ToServer::Release { attempt, reason: "once more".into() }).await?;
+    assert_eq!(builder.word().await?, ToBuilder::Stale { attempt });
+    assert_eq!(server.site.working(), ["released-1-1.src.rpm"]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_attempt_is_nobodys_fault_and_built_again() -> Result {
+    let (server, mut builder, attempt) = leased("broken-off", 10).await?;
+    let kind = moji_proto::FailureKind::Interrupted;
+    let outcome = Outcome::failed(kind, "Mock was killed", Some(-15), Vec::new());
+    builder.deliver(attempt, outcome, &[("build.log", b"half")]).await?;
+    assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
+    back_in_source(&server, "broken-off").await?;
+    assert_eq!(server.site.published(""), Vec::<String>::new());
+    assert_eq!(builder.lease(0).await?.srpm.as_str(), "broken-off-1-1.src.rpm");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draining_builder_gets_nothing_more_but_may_finish() -> Result {
+    let (server, mut builder, attempt) = leased("last", 10).await?;
+    builder.ask(1).await?;
+    builder.say(ToServer::Drain).await?;
+    // Behind this answer the drain is known.
+    builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
+    server.site.put_srpm("too-late")?;
+    for _ in 0..3 {
+        assert!(
+            timeout(Duration::from_secs(20), builder.word()).await.is_err(),
+            "work for a draining builder"
+        );
+        builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    }
+    builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
+    assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
+    assert_eq!(server.site.source(), ["too-late-1-1.src.rpm"]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_srpm_taken_out_of_working_is_cancelled() -> Result {
+    let (server, mut builder, attempt) = leased("taken", 10).await?;
+    std::fs::remove_file(server.site.folders.working.join("taken-1-1.src.rpm"))?;
+    for _ in 0..8 {
+        builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+        if let Ok(word) = timeout(Duration::from_secs(10), builder.word()).await {
+            assert!(matches!(word?, ToBuilder::Cancel { attempt: a, .. } if a == attempt));
+            builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
+            assert_eq!(builder.word().await?, ToBuilder::Stale { attempt });
+            return Ok(());
+        }
+    }
+    anyhow::bail!("never cancelled")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopping_server_says_goodbye_and_the_next_one_queues_what_was_leased() -> Result {
+    let (server, mut builder, _) = leased("stopped", 10).await?;
+    server.shutdown.cancel();
+    let heard = builder.to_the_end().await;
+    assert!(matches!(&heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
+    let site = server.stop().await?;
+    let server = TestServer::start(site, |_| {});
+    let mut builder = server.builder("again", &["f43"], 1).await?;
+    assert_eq!(builder.lease(0).await?.srpm.as_str(), "stopped-1-1.src.rpm");
+    Ok(())
+}

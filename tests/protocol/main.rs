@@ -1,0 +1,12 @@
+//! Tier 1: each rule of the protocol, with the real server against scripted builders and the real
+//! client against a scripted server. Connections are in memory and the clock is tokio's, paused:
+//! hours pass in milliseconds. Folders and files are real.
+
+mod client;
+mod delivering;
+mod greeting;
+mod leases;
+mod publishing;
+mod queue;
+
+type Result = anyhow::Result<()>;
