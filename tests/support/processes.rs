@@ -100,7 +100,8 @@ impl Log {
     }
 }
 
-/// A running program with its log. Killed when it is dropped.
+/// A running program with its log. Killed when it is dropped; then its log is printed when the test
+/// has failed, or when `MOJI_SHOW_LOGS` is set.
 #[derive(Debug)]
 pub struct Program {
     name: String,
