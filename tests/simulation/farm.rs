@@ -227,6 +227,8 @@ fn events(sim: &mut Sim<'_>, plan: &Plan, site: &Site, story: &Story) -> anyhow:
         }
         if is_now(trouble.to) {
             match trouble.fault {
+                // Not one that another crash has already brought back.
+                Fault::Crash if sim.is_host_running(host) => {}
                 Fault::Crash => sim.bounce(host),
                 Fault::Partition => sim.repair(host, "server"),
                 Fault::Hold => sim.release(host, "server"),

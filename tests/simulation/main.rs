@@ -3,7 +3,9 @@
 //! held, slow links. Liars and latecomers join in.
 //!
 //! `MOJI_SEEDS` is how many seeds each test runs, `MOJI_SEED` runs one seed only: a failing seed is
-//! printed with the command that runs it again.
+//! printed with the command that runs it again. The story of a seed is the same each time but for
+//! the order of what happens in the same instant: file work is done by real threads.
+#![expect(clippy::indexing_slicing, reason = "tests fail by panicking")]
 
 mod farm;
 mod hostile;
@@ -15,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use plan::Plan;
 
 /// Seeds of each test when nobody says otherwise.
-const SEEDS: u64 = 30;
+const SEEDS: u64 = 10;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
