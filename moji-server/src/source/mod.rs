@@ -11,7 +11,9 @@
 
 mod folder;
 mod glob;
+mod hints;
 mod intake;
+mod jobs;
 mod lists;
 pub mod priority;
 mod srpm;

@@ -228,9 +228,13 @@ impl World {
     }
 
     fn rescan(&mut self) -> Result<(), TestCaseError> {
-        let keys: Vec<_> = self.disk.keys().cloned().collect();
-        let srpms = keys.iter().map(|key| (key.srpm.clone(), self.sight(key).unwrap())).collect();
-        self.observe(Observation::Folder { target: None, srpms })
+        let listing = self.listing();
+        self.observe(listing)
+    }
+
+    fn listing(&self) -> Observation {
+        let srpms = self.disk.keys().map(|key| (key.srpm.clone(), self.sight(key).unwrap())).collect();
+        Observation::Folder { target: None, srpms }
     }
 
     fn wait(&mut self, time: Duration) -> Result<(), TestCaseError> {
@@ -388,4 +392,18 @@ fn an_unreadable_file_is_named_once_and_tried_again() {
     }
     assert_eq!(world.intake.next_deadline(), None);
     world.settle().unwrap();
+}
+
+/// A rescan of 20,000 SRPMs each minute must cost next to nothing.
+#[test]
+fn a_rescan_of_what_is_known_does_nothing() {
+    let mut world = World::new();
+    for (n, kind) in [(0, Kind::Srpm), (1, Kind::Garbage)] {
+        world.put(&key(n), None, WHOLE, kind, false, Duration::ZERO);
+    }
+    world.settle().unwrap();
+    let listing = world.listing();
+    let actions = world.intake.handle(world.now, listing);
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(world.intake.next_deadline(), None);
 }
