@@ -394,6 +394,26 @@ fn an_unreadable_file_is_named_once_and_tried_again() {
     world.settle().unwrap();
 }
 
+/// Not even before the first reading that nothing disturbed.
+#[test]
+fn a_file_that_is_written_is_not_read_at_each_write() {
+    let mut world = World::new();
+    let mut reads = 0;
+    for n in 1..=1_000 {
+        world.put(&key(0), Some(1), n, Kind::Srpm, true, world.now);
+        let seen = Observation::Srpm { key: key(0), sight: world.sight(&key(0)), hint: Hint::Written };
+        for action in world.intake.handle(world.now, seen) {
+            if let Action::Read(key) = action {
+                reads += 1;
+                let head = Reading::Changed;
+                assert!(world.intake.handle(world.now, Observation::Head { key, head }).is_empty());
+            }
+        }
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(reads, 20);
+}
+
 /// A rescan of 20,000 SRPMs each minute must cost next to nothing.
 #[test]
 fn a_rescan_of_what_is_known_does_nothing() {
