@@ -64,6 +64,14 @@ struct StreamRequest {
     reply: oneshot::Sender<OutgoingStream<ToServer>>,
 }
 
+#[cfg(test)]
+impl Link {
+    /// The link of a connection that has ended, whose writer has not noticed yet.
+    pub(crate) fn of_an_ended_connection(out: Outgoing<ToServer>) -> Self {
+        Self { out, streams: mpsc::channel(1).0 }
+    }
+}
+
 impl std::fmt::Debug for StreamRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StreamRequest")
@@ -71,6 +79,11 @@ impl std::fmt::Debug for StreamRequest {
 }
 
 impl Link {
+    /// Whether the connection has ended.
+    pub fn has_ended(&self) -> bool {
+        self.streams.is_closed()
+    }
+
     /// A new stream, announced by the message that `announce` makes for its number.
     ///
     /// # Errors

@@ -103,6 +103,8 @@ impl Job {
             Ok(()) => false,
             Err(Stop::Cancelled) => false,
             Err(Stop::Trouble(_)) if self.cancel.is_cancelled() => false,
+            // Seen here before the client's task has seen it and cancelled this job.
+            Err(Stop::Trouble(_)) if self.link.has_ended() => false,
             Err(Stop::Trouble(error)) => {
                 tracing::error!("{} is given back: {error:#}", self.assignment.srpm);
                 let reason = moji_proto::outcome::one_line(&format!("{error:#}"));
@@ -309,5 +311,56 @@ async fn send_files(
             return Ok(());
         }
         stream.send(Bytes::from(piece)).await.map_err(SendError::Stream)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use moji_proto::AttemptId;
+    use moji_proto::io::{Incoming, queues};
+
+    use super::*;
+    use crate::builder::Building;
+
+    /// Succeeds at once.
+    struct Quick;
+
+    impl Builder for Quick {
+        fn build(self: Arc<Self>, task: BuildTask, _: CancellationToken) -> Building {
+            Box::pin(async move {
+                fs::write(task.resultdir.join("build.log"), "done")?;
+                Ok(Outcome::Succeeded)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lost_connection_is_no_trouble_of_this_machine() {
+        let at = tempfile::tempdir().unwrap();
+        let (out, _queues) = queues();
+        let (mut incoming, id, srpm) = (Incoming::new(4), 7, b"the bytes of an SRPM");
+        let stream = incoming.open(id, &out).unwrap();
+        incoming.on_data(id, Bytes::from_static(srpm)).unwrap();
+        incoming.on_last(id, Piece::End(Some(moji_proto::Sha256::of(srpm))));
+        let assignment = Assignment {
+            attempt: AttemptId { boot: 3, serial: 5 },
+            slot: 2,
+            target: "f43".parse().unwrap(),
+            srpm: "a-1-1.src.rpm".parse().unwrap(),
+            size: srpm.len() as u64,
+            stream: id,
+        };
+        let job = Job {
+            assignment,
+            srpm: stream,
+            link: Link::of_an_ended_connection(out),
+            verdicts: mpsc::channel(1).1,
+            phases: mpsc::channel(8).0,
+            cancel: CancellationToken::new(),
+            builder: Arc::new(Quick),
+            work_dir: Arc::new(WorkDir::open(at.path()).unwrap()),
+            log_limit: 1000,
+        };
+        assert!(!job.run().await, "the slot would rest, although nothing is wrong here");
     }
 }

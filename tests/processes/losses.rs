@@ -71,7 +71,8 @@ fn a_client_that_hangs_is_given_up_and_finds_out_afterwards() {
     farm.wait_no_build_processes();
     assert_built_once_by(&farm, "precious", "other");
     assert_eq!(farm.hand_outs().len(), 2);
-    // And it is of use again.
+    // And it is of use again, at once: nothing is wrong with that machine.
+    assert_eq!(farm.client("sleeper").count("is given back"), 0);
     farm.client("other").signal(Signal::TERM);
     assert_eq!(farm.client_mut("other").wait_code(), 0);
     farm.queue_quick("next");

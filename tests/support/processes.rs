@@ -203,7 +203,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         self.kill();
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("MOJI_SHOW_LOGS").is_some() {
             let lines = self.lines();
             eprintln!("---- log of {} ({} lines)", self.name, lines.len());
             for line in lines.iter().skip(lines.len().saturating_sub(400)) {
