@@ -232,9 +232,12 @@ async fn handshake(
 fn unwelcome(error: anyhow::Error) -> anyhow::Error {
     let Some(handshake) = error.downcast_ref::<HandshakeError>() else { return error };
     let for_good = match handshake {
-        HandshakeError::Refused(refusal) => {
-            matches!(refusal.code, Some(RefusalCode::WrongPassword | RefusalCode::Version))
-        }
+        HandshakeError::Refused(refusal) => match refusal.code {
+            Some(RefusalCode::WrongPassword) => {
+                return Unwelcome("the server refuses the password (see --password-file)".into()).into();
+            }
+            code => code == Some(RefusalCode::Version),
+        },
         HandshakeError::Refuse(_) => false,
         HandshakeError::NoPasswordWanted
         | HandshakeError::Impostor

@@ -31,12 +31,17 @@ fn main() -> ExitCode {
 }
 
 async fn work(settings: Settings) -> ExitCode {
-    let started = match start::start(settings).await {
-        Ok(started) => started,
-        Err(error) => return end(3, &error),
-    };
-    let (signals_tx, signals) = mpsc::channel(2);
+    let (signals_tx, mut signals) = mpsc::channel(2);
     tokio::spawn(pass_signals_on(signals_tx));
+    // What start has begun is ended when it is dropped.
+    let started = tokio::select! {
+        biased;
+        Some(_) = signals.recv() => return ExitCode::SUCCESS,
+        started = start::start(settings) => match started {
+            Ok(started) => started,
+            Err(error) => return end(3, &error),
+        },
+    };
     match run::run(started.config, started.connector, started.mock, started.work_dir, signals).await {
         Ok(run::Why::Told) => ExitCode::SUCCESS,
         Ok(run::Why::Idle) => {

@@ -209,11 +209,16 @@ impl<C: Connector> Client<C> {
     fn on_signal(&mut self, signal: Signal) -> Option<Why> {
         match signal {
             Signal::Drain => {
-                tracing::info!("finishing {} builds, then leaving; once more stops them", self.running.len());
+                match self.running.len() {
+                    0 => tracing::info!("nothing to finish: leaving"),
+                    running => tracing::info!(
+                        "finishing what is being built ({running}), then leaving; once more stops it"
+                    ),
+                }
                 self.handle(Event::Drain)
             }
             Signal::Stop => {
-                tracing::info!("stopping {} builds and giving them back", self.running.len());
+                tracing::info!("stopping what is being built ({}) and giving it back", self.running.len());
                 self.handle(Event::Stop)
             }
         }

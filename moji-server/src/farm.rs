@@ -20,7 +20,7 @@ use crate::commit::{self, Delivery, Published};
 use crate::folders::Folders;
 use crate::scheduler::{Effect, Event, Lease, Moment, Scheduler, SessionId};
 use crate::session::{FromSession, LeasedSrpm, SessionCommand};
-use crate::source::SourceEvent;
+use crate::source::{QueuedSrpm, SourceEvent};
 use crate::working::WorkingWatch;
 
 /// How long publications that are under way may take when the server stops.
@@ -41,6 +41,8 @@ pub struct Farm {
     deliveries: BTreeMap<AttemptId, Delivery>,
     commits: JoinSet<(AttemptId, anyhow::Result<Published>)>,
     working: WorkingWatch,
+    /// SRPMs that could not be moved to WORKING; queued again in a while.
+    unmovable: Vec<QueuedSrpm>,
 }
 
 /// A builder that is connected.
@@ -72,6 +74,7 @@ impl Farm {
             deliveries: BTreeMap::new(),
             commits: JoinSet::new(),
             working,
+            unmovable: Vec::new(),
         }
     }
 
@@ -88,7 +91,12 @@ impl Farm {
                 Some(event) = inputs.sessions.recv() => self.on_session(event).await,
                 Some(event) = inputs.source.recv() => self.on_source(event).await,
                 Some(key) = inputs.working.recv() => self.check_lease(&key).await,
-                _ = check_working.tick() => self.check_leases().await,
+                _ = check_working.tick() => {
+                    self.check_leases().await;
+                    for srpm in std::mem::take(&mut self.unmovable) {
+                        self.handle(Event::Found(srpm)).await;
+                    }
+                }
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
                     let effects = self.scheduler.on_time(self.now());
                     self.carry_out(effects).await;
@@ -115,14 +123,19 @@ impl Farm {
             SourceEvent::Found(srpm) => {
                 // The start is told in one line, and an SRPM that comes back from a builder was told.
                 if self.ready && !self.scheduler.is_queued(&srpm.key) {
-                    tracing::info!("{} is queued", srpm.key);
+                    match &srpm.key.target {
+                        Some(target) if !self.scheduler.has_builder_for(target) => {
+                            tracing::info!("{} is queued; no builder for {target} is connected", srpm.key);
+                        }
+                        _ => tracing::info!("{} is queued", srpm.key),
+                    }
                 }
                 self.handle(Event::Found(srpm)).await;
             }
             SourceEvent::Gone(key) => {
                 // It may be back already, or never have been away: only the folder knows.
                 if !exists(self.folders.source.join(key.path())).await {
-                    if self.scheduler.holder(&key).is_none() {
+                    if self.scheduler.is_queued(&key) {
                         tracing::info!("{key} was taken out of the queue");
                     }
                     self.handle(Event::Gone(key)).await;
@@ -131,7 +144,10 @@ impl Farm {
             SourceEvent::Changing(key) => self.handle(Event::Gone(key)).await,
             SourceEvent::Ready => {
                 self.ready = true;
-                tracing::info!("{} SRPMs are queued", self.scheduler.queued());
+                match self.scheduler.queued() {
+                    1 => tracing::info!("1 SRPM is queued"),
+                    many => tracing::info!("{many} SRPMs are queued"),
+                }
                 self.handle(Event::Ready).await;
             }
             SourceEvent::Broken { key, reason } => self.refuse(key, reason).await,
@@ -272,7 +288,11 @@ impl Farm {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
-                tracing::error!("cannot move {key} from SOURCE to WORKING, so it is not built: {error}");
+                tracing::error!(
+                    "cannot move {key} from SOURCE to WORKING: {error}; make both folders writable for the \
+                     server's user; trying again in a while"
+                );
+                self.unmovable.push(lease.srpm);
                 return false;
             }
         }

@@ -11,6 +11,7 @@ pub mod log;
 pub mod metadata;
 pub mod options;
 pub mod record;
+mod rpm_file;
 pub mod run;
 pub mod scheduler;
 pub mod session;

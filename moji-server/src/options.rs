@@ -39,7 +39,7 @@ RUST_LOG=debug shows more.";
 /// Hands SRPMs to builders and publishes what they built as a dnf repository
 ///
 /// SRPMs that are dropped into SOURCE are handed to builders (moji-client) that ask for work, in
-/// the order of SOURCE/priority.txt. Results are published in REPO/<NVR>/ and the dnf metadata in
+/// the order of SOURCE/priority.txt. Results are published in REPO/NVR/ and the dnf metadata in
 /// REPO/repodata is kept consistent with them. The four folders must be on one file system; they
 /// are created when they are missing.
 #[derive(Debug, Parser)]

@@ -10,7 +10,7 @@ fn drains(signal: Signal) {
     farm.queue_gated("begun");
     farm.wait_at_gate("b1", "begun");
     farm.client("b1").signal(signal);
-    farm.client("b1").wait_line("finishing 1 builds, then leaving");
+    farm.client("b1").wait_line("finishing what is being built (1), then leaving");
     farm.queue_quick("late");
     farm.wait_queued("late");
     farm.open("begun");

@@ -76,7 +76,9 @@ fn package(name: &str, version: &str, release: &str, source: Option<&str>, paylo
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes.extend(header);
     // No zeros: they have a meaning of their own at the start of a file.
-    bytes.extend((0..payload).map(|n| (n % 251) as u8 + 1));
+    let pattern: Vec<u8> = (1..=251).collect();
+    bytes.extend(pattern.iter().cycle().take(payload % 251));
+    bytes.extend(pattern.repeat(payload / 251));
     bytes
 }
 

@@ -265,7 +265,7 @@ impl Keeper {
         let [jitter] = jitter;
         let rest = rest(kept.failures, self.config.rest, self.config.rest_at_most, jitter);
         kept.coalescer.failed(now, rest);
-        let again = humantime::format_duration(Duration::from_millis(rest.as_millis() as u64));
+        let again = humantime::format_duration(Duration::from_secs(rest.as_secs().max(1)));
         match error {
             RunError::Missing(missing) => {
                 warn!("{repository}: the metadata are out of date: {missing}. Trying again in {again}")

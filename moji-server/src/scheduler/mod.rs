@@ -268,6 +268,11 @@ impl Scheduler {
         self.queue.contains(key) || self.again.contains_key(key)
     }
 
+    /// Whether a builder is connected that builds for a target.
+    pub fn has_builder_for(&self, target: &TargetName) -> bool {
+        self.builders.values().any(|builder| builder.targets.contains(target))
+    }
+
     /// The leases, by attempt.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()

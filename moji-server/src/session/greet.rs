@@ -54,7 +54,8 @@ async fn handshake(
     write.write_all(&answer.hello).await?;
     write.flush().await?;
     if answer.wants_proof() {
-        match answer.check(next(frames).await?) {
+        let proof = next(frames).await.context("does that builder have a password?")?;
+        match answer.check(proof) {
             Ok(proof) => write.write_all(&proof).await?,
             Err(error) => return Ok(Err(error)),
         }

@@ -202,7 +202,7 @@ where
     let (commands, command_queue) = mpsc::channel(4 * usize::from(registration.slots) + 16);
     let builder = Builder { name: registration.name.clone(), targets: registration.targets.clone() };
     tracing::info!(
-        "{} connected from {peer}: {} slots, {}, {}",
+        "{} connected from {peer}: slots: {}, {}, {}",
         registration.name,
         registration.slots,
         registration.arch,

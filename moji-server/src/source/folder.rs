@@ -231,7 +231,7 @@ fn open(path: &Path, follow: bool) -> io::Result<(File, Stamp)> {
 /// When it cannot be opened or read.
 pub(super) fn read_srpm(source: &Path, key: &BuildKey) -> io::Result<Option<(Stamp, Head)>> {
     let (file, stamp) = open(&source.join(key.path()), false)?;
-    let head = srpm::read_head(&file)?;
+    let head = srpm::read_head(&file, stamp.size)?;
     let same = Stamp::of(&file.metadata()?) == stamp;
     Ok(same.then_some((stamp, head)))
 }

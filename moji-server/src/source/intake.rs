@@ -241,7 +241,7 @@ impl Intake {
             }
             Reading::Changed => self.look_at(now + PAUSE, key),
             Reading::Failed(error) => {
-                file.head = None;
+                (file.head, file.read_at) = (None, None);
                 if !std::mem::replace(&mut file.unreadable, true) {
                     actions.push(Action::Warn(format!(
                         "{key} cannot be read: {error}; trying again when it changes, and now and then"
@@ -350,13 +350,12 @@ impl File {
         if self.is_settled() || self.reading {
             return Verdict::Settled;
         }
-        let Some((read, head)) = &self.head else { return Verdict::Read };
-        if *read != self.stamp {
-            // Even if it only seems to grow: between two looks it may have been truncated and
-            // written anew. Not again at each write; at once when the writer is done.
+        // Even if it only seems to grow: between two looks it may have been truncated and written
+        // anew. Not again at each write; at once when the writer is done.
+        let Some((_, head)) = self.head.as_ref().filter(|(read, _)| *read == self.stamp) else {
             let next = self.read_at.map_or(now, |at| at + PAUSE);
             return if self.closed || next <= now { Verdict::Read } else { Verdict::Wait(next) };
-        }
+        };
         let size = self.stamp.size;
         // By the mtime's age nothing is broken: the rest of a copy may come after a restart.
         let unfinished = |reason: String, patience: Duration| {

@@ -4,14 +4,16 @@
 //! An SRPM counts when it is whole, an operator edits `priority.txt` with any editor, and neither
 //! may wait for the other. What happens when is decided in pure code (`intake` for SRPMs,
 //! `lists` for `priority.txt`): it gets observations and the time, and answers with actions.
-//! [`watch()`] acts: it asks the file system (off the async threads, through `folder`) and sends
-//! the events. inotify only says where to look; a rescan finds what it did not say.
+//! [`watch()`] acts: it asks the file system (off the async threads, in `jobs`) and sends the
+//! events. inotify (`hints`) only says where to look; a rescan finds what it did not say.
 //!
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.
 
 mod folder;
 mod glob;
+mod hints;
 mod intake;
+mod jobs;
 mod lists;
 pub mod priority;
 mod srpm;
@@ -90,7 +92,8 @@ pub enum SourceEvent {
         list: Priority,
     },
     /// Comes once: everything that lay in SOURCE at the start has been reported, except what was
-    /// not whole or not readable. Before that the order of the queue is not known.
+    /// not whole, not readable, or written to just then. Before that the order of the queue is not
+    /// known.
     Ready,
 }
 

@@ -2,7 +2,6 @@
 
 mod intake;
 mod lists;
-mod measure;
 mod priority;
 mod srpm;
 mod watching;

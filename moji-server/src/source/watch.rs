@@ -5,30 +5,28 @@
 //! Knows what to do, never what it means.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use moji_proto::TargetName;
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind, RenameMode};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::RecommendedWatcher;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::folder::{self, Found, Listing, Spot, Stamp};
-use super::intake::{self, Hint, Intake, Reading};
+use super::folder::{self, Found, Listing, Spot};
+use super::hints::{self, Dirty};
+use super::intake::{self, Hint, Intake};
+use super::jobs::{self, Done, Sighting};
 use super::lists::{self, Lists};
 use super::{Priority, SourceConfig, SourceEvent};
 use crate::BuildKey;
 
 /// Hints that wait; when there are more, everything is looked at.
 const HINTS: usize = 4096;
-/// Paths to look at one by one; when there are more, everything is looked at.
-const SPOTS: usize = 16_384;
 /// Headers that one job reads.
 const READS: usize = 64;
 /// Jobs that read headers at the same time.
@@ -48,10 +46,11 @@ pub async fn watch(
 ) -> anyhow::Result<()> {
     let source = std::path::absolute(&config.folder)
         .with_context(|| format!("failed to find {}", config.folder.display()))?;
-    let (hints, hinted) = mpsc::channel(HINTS);
+    let (sender, hinted) = mpsc::channel(HINTS);
     let lost = Arc::new(Notify::new());
-    let watcher =
-        config.watch.then(|| notify::recommended_watcher(listener(source.clone(), hints, lost.clone())));
+    let watcher = config
+        .watch
+        .then(|| notify::recommended_watcher(hints::listener(source.clone(), sender, lost.clone())));
     let watcher = match watcher.transpose() {
         Ok(watcher) => watcher,
         Err(error) => {
@@ -82,67 +81,6 @@ pub async fn watch(
     .await
 }
 
-/// What inotify's thread does: sorts out what is of interest, and never waits.
-fn listener(
-    source: PathBuf,
-    hints: mpsc::Sender<(Spot, Hint)>,
-    lost: Arc<Notify>,
-) -> impl FnMut(notify::Result<notify::Event>) + Send + 'static {
-    move |event| {
-        let Ok(event) = event else { return lost.notify_one() };
-        if event.need_rescan() {
-            return lost.notify_one();
-        }
-        let Some(hint) = hint_of(&event.kind) else { return };
-        for path in event.paths {
-            let spot = path.strip_prefix(&source).ok().and_then(Spot::of);
-            if spot.is_some_and(|spot| hints.try_send((spot, hint)).is_err()) {
-                lost.notify_one();
-            }
-        }
-    }
-}
-
-fn hint_of(kind: &EventKind) -> Option<Hint> {
-    match kind {
-        EventKind::Access(AccessKind::Close(AccessMode::Write)) => Some(Hint::Closed),
-        // Moji's own reading among them.
-        EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Hint::Closed),
-        // Comes after From and To.
-        EventKind::Modify(ModifyKind::Name(RenameMode::Both)) => None,
-        EventKind::Modify(ModifyKind::Data(_)) => Some(Hint::Written),
-        EventKind::Modify(ModifyKind::Name(_)) | EventKind::Create(_) | EventKind::Remove(_) => {
-            Some(Hint::Appeared)
-        }
-        _ => Some(Hint::Touched),
-    }
-}
-
-/// Where to look next.
-#[derive(Debug, Default)]
-struct Dirty {
-    all: bool,
-    spots: BTreeMap<Spot, Hint>,
-}
-
-impl Dirty {
-    fn add(&mut self, spot: Spot, hint: Hint) {
-        if spot == Spot::Root {
-            self.all = true;
-        } else if self.spots.len() >= SPOTS {
-            self.all = true;
-            self.spots.clear();
-        } else {
-            self.spots.entry(spot).and_modify(|before| *before = before.then(hint)).or_insert(hint);
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.all && self.spots.is_empty()
-    }
-}
-
 /// What has to be read before [`SourceEvent::Ready`].
 #[derive(Debug, Default)]
 struct Start {
@@ -150,21 +88,6 @@ struct Start {
     listed: bool,
     srpms: BTreeSet<BuildKey>,
     lists: BTreeSet<Option<TargetName>>,
-}
-
-/// What a job found out.
-enum Done {
-    Looked { sightings: Vec<Sighting>, all: bool, watcher: Option<RecommendedWatcher> },
-    Heads(Vec<(BuildKey, Reading)>),
-    List(Option<TargetName>, Result<Option<(Stamp, Priority)>, String>),
-}
-
-/// One thing that a look showed.
-enum Sighting {
-    Spot(Spot, Hint, Found),
-    Folder(Option<TargetName>, Listing),
-    /// The path below SOURCE that could not be looked at, or watched.
-    Failed(PathBuf, String),
 }
 
 struct Watch {
@@ -251,19 +174,13 @@ impl Watch {
             self.looking = true;
             let Dirty { all, spots } = std::mem::take(&mut self.dirty);
             let (source, watcher) = (self.source.clone(), self.watcher.take());
-            self.jobs.spawn_blocking(move || look(&source, all, spots, watcher));
+            self.jobs.spawn_blocking(move || jobs::look(&source, all, spots, watcher));
         }
         while self.readers < READERS && !self.reads.is_empty() {
             self.readers += 1;
             let keys: Vec<_> = self.reads.drain(..self.reads.len().min(READS)).collect();
             let source = self.source.clone();
-            self.jobs.spawn_blocking(move || {
-                let read = |key: BuildKey| {
-                    let head = read_srpm(&source, &key);
-                    (key, head)
-                };
-                Done::Heads(keys.into_iter().map(read).collect())
-            });
+            self.jobs.spawn_blocking(move || jobs::read_srpms(&source, keys));
         }
     }
 
@@ -405,10 +322,7 @@ impl Watch {
                         start.lists.insert(place.clone());
                     }
                     let source = self.source.clone();
-                    self.jobs.spawn_blocking(move || {
-                        let content = read_list(&source, place.as_ref());
-                        Done::List(place, content)
-                    });
+                    self.jobs.spawn_blocking(move || jobs::read_list(&source, place));
                 }
                 lists::Action::Tell(event) => {
                     if let SourceEvent::Priority { target, list } = &event {
@@ -433,85 +347,4 @@ fn log_list(target: Option<&TargetName>, list: &Priority) {
     if more > 0 {
         tracing::warn!("{path}: {more} more lines are not understood");
     }
-}
-
-/// The job that looks.
-fn look(
-    source: &Path,
-    all: bool,
-    mut spots: BTreeMap<Spot, Hint>,
-    mut watcher: Option<RecommendedWatcher>,
-) -> Done {
-    let mut sightings = Vec::new();
-    let mut list = |target: Option<TargetName>, sightings: &mut Vec<Sighting>| {
-        let path = folder::below(target.as_ref());
-        if let Some(watcher) = &mut watcher {
-            // Again at each rescan: the folder may be another one under the same name.
-            match watcher.watch(&source.join(&path), RecursiveMode::NonRecursive) {
-                // What is not there needs no watch.
-                Ok(()) | Err(notify::Error { kind: notify::ErrorKind::PathNotFound, .. }) => {}
-                Err(error) => {
-                    let error = format!("it cannot be watched, changes show at a rescan only: {error}");
-                    sightings.push(Sighting::Failed(path.clone(), error));
-                }
-            }
-        }
-        match folder::list(source, target.as_ref()) {
-            Ok(listing) => {
-                let targets = listing.targets.clone();
-                sightings.push(Sighting::Folder(target, listing));
-                targets
-            }
-            Err(error) if target.is_some() && folder::is_nothing(&error) => {
-                sightings.push(Sighting::Folder(target, Listing::default()));
-                BTreeSet::new()
-            }
-            Err(error) => {
-                sightings.push(Sighting::Failed(path, format!("it cannot be listed: {error}")));
-                BTreeSet::new()
-            }
-        }
-    };
-    if all {
-        for target in list(None, &mut sightings) {
-            spots.remove(&Spot::Target(target.clone()));
-            list(Some(target), &mut sightings);
-        }
-    }
-    for (spot, hint) in spots {
-        let found = folder::look(source, &spot);
-        match (spot, found) {
-            (Spot::Target(target), Ok(Found::Folder | Found::Nothing)) => {
-                list(Some(target), &mut sightings);
-            }
-            (spot, Ok(found)) => sightings.push(Sighting::Spot(spot, hint, found)),
-            // What cannot be asked for is named when its folder is listed.
-            (spot, Err(error)) => tracing::debug!("{spot:?}: {error}"),
-        }
-    }
-    Done::Looked { sightings, all, watcher }
-}
-
-fn read_srpm(source: &Path, key: &BuildKey) -> Reading {
-    match folder::read_srpm(source, key) {
-        Ok(Some((stamp, head))) => Reading::Head(stamp, head),
-        Ok(None) => Reading::Changed,
-        Err(error) if is_replaced(&error) => Reading::Changed,
-        Err(error) => Reading::Failed(error.to_string()),
-    }
-}
-
-fn read_list(source: &Path, place: Option<&TargetName>) -> Result<Option<(Stamp, Priority)>, String> {
-    match folder::read_priority(source, place) {
-        Ok(content) => Ok(content),
-        Err(error) if is_replaced(&error) => Ok(None),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Since it was looked at, the file went, or something else took its place.
-fn is_replaced(error: &io::Error) -> bool {
-    folder::is_nothing(error)
-        || error.kind() == io::ErrorKind::InvalidInput
-        || error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }

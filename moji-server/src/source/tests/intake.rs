@@ -228,9 +228,13 @@ impl World {
     }
 
     fn rescan(&mut self) -> Result<(), TestCaseError> {
-        let keys: Vec<_> = self.disk.keys().cloned().collect();
-        let srpms = keys.iter().map(|key| (key.srpm.clone(), self.sight(key).unwrap())).collect();
-        self.observe(Observation::Folder { target: None, srpms })
+        let listing = self.listing();
+        self.observe(listing)
+    }
+
+    fn listing(&self) -> Observation {
+        let srpms = self.disk.keys().map(|key| (key.srpm.clone(), self.sight(key).unwrap())).collect();
+        Observation::Folder { target: None, srpms }
     }
 
     fn wait(&mut self, time: Duration) -> Result<(), TestCaseError> {
@@ -388,4 +392,38 @@ fn an_unreadable_file_is_named_once_and_tried_again() {
     }
     assert_eq!(world.intake.next_deadline(), None);
     world.settle().unwrap();
+}
+
+/// Not even before the first reading that nothing disturbed.
+#[test]
+fn a_file_that_is_written_is_not_read_at_each_write() {
+    let mut world = World::new();
+    let mut reads = 0;
+    for n in 1..=1_000 {
+        world.put(&key(0), Some(1), n, Kind::Srpm, true, world.now);
+        let seen = Observation::Srpm { key: key(0), sight: world.sight(&key(0)), hint: Hint::Written };
+        for action in world.intake.handle(world.now, seen) {
+            if let Action::Read(key) = action {
+                reads += 1;
+                let head = Reading::Changed;
+                assert!(world.intake.handle(world.now, Observation::Head { key, head }).is_empty());
+            }
+        }
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(reads, 20);
+}
+
+/// A rescan of 20,000 SRPMs each minute must cost next to nothing.
+#[test]
+fn a_rescan_of_what_is_known_does_nothing() {
+    let mut world = World::new();
+    for (n, kind) in [(0, Kind::Srpm), (1, Kind::Garbage)] {
+        world.put(&key(n), None, WHOLE, kind, false, Duration::ZERO);
+    }
+    world.settle().unwrap();
+    let listing = world.listing();
+    let actions = world.intake.handle(world.now, listing);
+    assert!(actions.is_empty(), "{actions:?}");
+    assert_eq!(world.intake.next_deadline(), None);
 }

@@ -1,9 +1,10 @@
 //! The whole watch on real folders with real inotify, in real time.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use moji_proto::{Nvr, SrpmName, TargetName};
 use tokio::sync::mpsc;
@@ -16,14 +17,14 @@ use crate::source::testing::{Fake, SizeTag, srpm};
 use crate::source::{Priority, QueuedSrpm, SourceConfig, SourceEvent, SrpmHeader, watch};
 
 /// A SOURCE that is watched, with a folder on the same file system beside it.
-pub(super) struct Watched {
+struct Watched {
     dir: tempfile::TempDir,
     events: mpsc::Receiver<SourceEvent>,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
-pub(super) fn key(path: &str) -> BuildKey {
+fn key(path: &str) -> BuildKey {
     let (target, name) = match path.split_once('/') {
         Some((target, name)) => (Some(TargetName::new(target).unwrap()), name),
         None => (None, path),
@@ -37,10 +38,7 @@ impl Watched {
         Self::with(|_| {}, prepare).await
     }
 
-    pub(super) async fn with(
-        configure: impl FnOnce(&mut SourceConfig),
-        prepare: impl FnOnce(&Watched),
-    ) -> Self {
+    async fn with(configure: impl FnOnce(&mut SourceConfig), prepare: impl FnOnce(&Watched)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("SOURCE")).unwrap();
         let mut config = SourceConfig::new(dir.path().join("SOURCE"));
@@ -61,7 +59,7 @@ impl Watched {
         watched
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("SOURCE").join(name)
     }
 
@@ -74,24 +72,24 @@ impl Watched {
     }
 
     /// Writes it elsewhere, then renames it to its name.
-    pub(super) fn move_in(&self, name: &str, bytes: &[u8]) {
+    fn move_in(&self, name: &str, bytes: &[u8]) {
         fs::write(self.aside("moving"), bytes).unwrap();
         fs::rename(self.aside("moving"), self.path(name)).unwrap();
     }
 
-    pub(super) async fn next(&mut self) -> SourceEvent {
+    async fn next(&mut self) -> SourceEvent {
         timeout(Duration::from_secs(20), self.events.recv())
             .await
             .expect("an event in time")
             .expect("an event")
     }
 
-    pub(super) async fn ready(&mut self) {
+    async fn ready(&mut self) {
         let event = self.next().await;
         assert!(matches!(event, SourceEvent::Ready), "{event:?}");
     }
 
-    pub(super) async fn found(&mut self, path: &str) -> QueuedSrpm {
+    async fn found(&mut self, path: &str) -> QueuedSrpm {
         match self.next().await {
             SourceEvent::Found(srpm) if srpm.key == key(path) => srpm,
             other => panic!("{path} was not found, but {other:?}"),
@@ -144,7 +142,7 @@ impl Watched {
         self.gone("zz-last-1-1.src.rpm").await;
     }
 
-    pub(super) async fn stop(self) {
+    async fn stop(self) {
         self.stop.cancel();
         timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap().unwrap();
     }
@@ -192,6 +190,31 @@ async fn what_is_there_at_the_start() {
     assert_eq!(found[0].size, srpm("a").len() as u64);
     assert_eq!(found[1].key, key("fedora-43-aarch64/b-1-1.src.rpm"));
     watched.silent().await;
+    watched.stop().await;
+}
+
+/// Far more than fit into the channel, or into one job: the order of the queue is known when it is
+/// said to be.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_is_there_at_the_start_is_found_before_ready() {
+    let mut watched = Watched::start(|w| {
+        let bytes = srpm("a");
+        for n in 0..2_000 {
+            let mut file = fs::File::create(w.path(&format!("a{n}-1-1.src.rpm"))).unwrap();
+            file.write_all(&bytes).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        }
+    })
+    .await;
+    let mut found = BTreeSet::new();
+    loop {
+        match watched.next().await {
+            SourceEvent::Found(srpm) => assert!(found.insert(srpm.key)),
+            SourceEvent::Ready => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(found.len(), 2_000);
     watched.stop().await;
 }
 
@@ -393,7 +416,7 @@ async fn hints_are_lost() {
     for n in 0..6_000 {
         watched.move_in(&format!("a{n}-1-1.src.rpm"), &bytes);
     }
-    let mut found = std::collections::BTreeSet::new();
+    let mut found = BTreeSet::new();
     while found.len() < 6_000 {
         if let SourceEvent::Found(srpm) = watched.next().await {
             found.insert(srpm.key);

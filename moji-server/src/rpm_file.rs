@@ -1,0 +1,229 @@
+//! The outline of an RPM file: where its two headers lie, and how long it says that it is.
+//!
+//! It reads some hundred bytes to some KiB, whatever the file claims, and allocates nothing. It
+//! deliberately does not know what is in the headers beyond lengths, nor what a file that is too
+//! short or too long means to its caller. The format:
+//! <https://rpm-software-management.github.io/rpm/manual/format_v4.html> and `format_v6.html` there.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+const LEAD: u64 = 96;
+const LEAD_MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
+const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
+/// Magic, reserved bytes, number of index entries, size of the data.
+const INTRO: u64 = 16;
+pub(crate) const INDEX_ENTRY: u64 = 16;
+/// rpm's own bounds: `HEADER_TAGS_MAX`, and `HEADER_DATA_MAX` (256 MiB; nothing of that size is read).
+const ENTRIES_MAX: u32 = 0xffff;
+const DATA_MAX: u32 = 0x0fff_ffff;
+/// In the signature header: bytes after it, main header and payload (32 and 64 bits).
+const SIG_SIZE: u32 = 1000;
+const SIG_LONGSIZE: u32 = 270;
+/// In the main header of RPM 6: bytes of the compressed payload.
+const PAYLOADSIZE: u32 = 5112;
+const INT32: u32 = 4;
+const INT64: u32 = 5;
+
+/// A file with whole headers.
+#[derive(Debug)]
+pub(crate) struct RpmFile {
+    pub(crate) signature: Header,
+    pub(crate) main: Header,
+    /// What the whole file must have, in bytes; `None`: neither header says (old RPMs).
+    pub(crate) size: Option<u64>,
+}
+
+/// Why a file has no outline.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// It does not begin like an RPM.
+    NotRpm,
+    /// It ends within its headers.
+    Ends,
+    /// The text says which header is wrong, and how.
+    Malformed(String),
+    Io(io::Error),
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Ends } else { Self::Io(error) }
+    }
+}
+
+impl RpmFile {
+    /// Reads the outline of a file of `length` bytes. Blocks.
+    pub(crate) fn read(file: &impl FileExt, length: u64) -> Result<Self, Stop> {
+        // Of a file that has less than four bytes, those that are there.
+        let mut magic = LEAD_MAGIC;
+        let (there, _) = magic.split_at_mut(length.min(4) as usize);
+        file.read_exact_at(there, 0)?;
+        if magic != LEAD_MAGIC {
+            return Err(Stop::NotRpm);
+        }
+        let signature = Header::read(file, LEAD, "signature")?;
+        // The signature is padded to a multiple of 8 bytes.
+        let main = Header::read(file, signature.end.next_multiple_of(8), "header")?;
+        if main.end > length {
+            return Err(Stop::Ends);
+        }
+        let after_signature = match signature.number(file, SIG_LONGSIZE)? {
+            Some(size) => Some(size),
+            None => signature.number(file, SIG_SIZE)?,
+        };
+        let size = match after_signature {
+            Some(size) => Some(main.at.saturating_add(size)),
+            None => main.number(file, PAYLOADSIZE)?.map(|size| main.end.saturating_add(size)),
+        };
+        Ok(Self { signature, main, size })
+    }
+}
+
+/// Where a header lies.
+#[derive(Debug)]
+pub(crate) struct Header {
+    /// For messages: which of the two it is.
+    what: &'static str,
+    at: u64,
+    pub(crate) index: u64,
+    pub(crate) data: u64,
+    pub(crate) end: u64,
+}
+
+impl Header {
+    fn read(file: &impl FileExt, at: u64, what: &'static str) -> Result<Self, Stop> {
+        let mut magic = [0; 4];
+        file.read_exact_at(&mut magic, at)?;
+        let [entries, bytes] = words(file, at + 8)?;
+        let index = at + INTRO;
+        let data = index + u64::from(entries) * INDEX_ENTRY;
+        let header = Self { what, at, index, data, end: data + u64::from(bytes) };
+        if magic != HEADER_MAGIC {
+            return Err(header.malformed("it has no magic number"));
+        }
+        if entries == 0 || entries > ENTRIES_MAX || bytes > DATA_MAX {
+            return Err(header.malformed(&format!("{entries} entries, {bytes} bytes")));
+        }
+        Ok(header)
+    }
+
+    pub(crate) fn malformed(&self, why: &str) -> Stop {
+        Stop::Malformed(format!("its RPM {} is malformed: {why}", self.what))
+    }
+
+    /// The first number of the entry `tag`, if there is such an entry.
+    fn number(&self, file: &impl FileExt, tag: u32) -> Result<Option<u64>, Stop> {
+        for entry in (self.index..self.data).step_by(INDEX_ENTRY as usize) {
+            let [this, kind, offset, _count] = words(file, entry)?;
+            let at = self.data + u64::from(offset);
+            let size = match (this == tag, kind) {
+                (true, INT32) => 4,
+                (true, INT64) => 8,
+                _ => continue,
+            };
+            if at + size > self.end {
+                return Err(self.malformed("an entry lies outside"));
+            }
+            let number = if kind == INT32 {
+                words(file, at).map(|[n]| n.into())
+            } else {
+                words(file, at).map(|[high, low]| u64::from(high) << 32 | u64::from(low))
+            };
+            return number.map(Some);
+        }
+        Ok(None)
+    }
+}
+
+/// At most four big-endian words.
+fn words<const N: usize>(file: &impl FileExt, at: u64) -> Result<[u32; N], Stop> {
+    let mut bytes = [0; 16];
+    let (wanted, _) = bytes.as_mut_slice().split_at_mut(N * 4);
+    file.read_exact_at(wanted, at)?;
+    let mut words = [0; N];
+    for (word, four) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        *word = u32::from_be_bytes(*four);
+    }
+    Ok(words)
+}
+
+/// A file in memory.
+#[cfg(test)]
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8]);
+
+#[cfg(test)]
+impl FileExt for Bytes<'_> {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from = self.0.get(offset as usize..).unwrap_or_default();
+        let count = from.len().min(into.len());
+        into[..count].copy_from_slice(&from[..count]);
+        Ok(count)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        unreachable!("nothing writes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::testing::{Fake, SizeTag};
+
+    fn outline(bytes: &[u8]) -> Result<RpmFile, Stop> {
+        RpmFile::read(&Bytes(bytes), bytes.len() as u64)
+    }
+
+    fn samples() -> [Vec<u8>; 4] {
+        [SizeTag::Size, SizeTag::LongSize, SizeTag::Payload, SizeTag::None]
+            .map(|size| Fake { size, payload: 10, ..Fake::new("foo", "1", "2") }.bytes())
+    }
+
+    #[test]
+    fn the_size_is_where_one_of_three_tags_says() {
+        let sizes = samples().map(|bytes| (outline(&bytes).unwrap().size, bytes.len() as u64));
+        let [sig, long, payload, none] = sizes.map(|(size, is)| size.map(|size| size == is));
+        assert_eq!([sig, long, payload, none], [Some(true), Some(true), Some(true), None]);
+    }
+
+    #[test]
+    fn it_ends_within_its_headers() {
+        for bytes in samples() {
+            let headers = bytes.len() - 10;
+            for length in 0..headers {
+                assert!(matches!(outline(&bytes[..length]), Err(Stop::Ends)), "{length} of {headers}");
+            }
+            assert_eq!(outline(&bytes[..headers]).unwrap().main.end, headers as u64);
+        }
+    }
+
+    #[test]
+    fn what_does_not_begin_like_an_rpm() {
+        for bytes in [b"<".as_slice(), b"<html>404", b"\xed\xab\xee\xdc", &[0; 200]] {
+            assert!(matches!(outline(bytes), Err(Stop::NotRpm)), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn hostile_lengths_are_refused_cheaply() {
+        for bytes in samples() {
+            for at in 0..bytes.len() {
+                for value in [0, 0xff, bytes[at] ^ 0x80] {
+                    let mut bytes = bytes.clone();
+                    bytes[at] = value;
+                    let _ = outline(&bytes);
+                }
+            }
+        }
+        let [mut bytes, ..] = samples();
+        bytes[104..112].fill(0xff);
+        let stop = outline(&bytes).unwrap_err();
+        let Stop::Malformed(text) = stop else { panic!("{stop:?}") };
+        assert_eq!(text, "its RPM signature is malformed: 4294967295 entries, 4294967295 bytes");
+        // The size lies behind the data of its header.
+        let [mut bytes, ..] = samples();
+        bytes[112 + 8..112 + 12].fill(0x7f);
+        assert!(matches!(outline(&bytes), Err(Stop::Malformed(_))));
+    }
+}
