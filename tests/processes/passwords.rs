@@ -131,7 +131,7 @@ fn refused(server_password: Option<&str>, password: Option<&str>, client_says: &
 
 #[test]
 fn a_wrong_password_is_refused() {
-    refused(Some(PASSWORD), Some("wrong"), "wrong password", "wrong password");
+    refused(Some(PASSWORD), Some("wrong"), "the server refuses the password", "wrong password");
 }
 
 #[test]
