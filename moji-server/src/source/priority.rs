@@ -17,7 +17,7 @@ pub const MAX_LINE: usize = 1024;
 pub const MAX_ENTRIES: usize = 20_000;
 /// Most characters of all globs together, and one more for each glob: 1,000 globs of 11. They are
 /// tried in 0.1 s on 20,000 SRPMs, whatever is in them.
-pub const MAX_GLOB_CHARACTERS: usize = 12_000;
+pub const MAX_GLOB_CHARACTERS: usize = 20_000;
 /// Most warnings that are kept; the rest is counted.
 const MAX_WARNINGS: usize = 100;
 
