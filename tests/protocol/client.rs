@@ -38,6 +38,11 @@ enum Ending {
 }
 
 impl Begun {
+    /// Waits until the client stops the build.
+    async fn stopped(&self) -> Result {
+        timeout(Duration::from_secs(300), self.cancel.cancelled()).await.context("it was never stopped")
+    }
+
     /// Writes files into the result folder and ends.
     fn end(self, outcome: Outcome, files: &[(&str, &[u8])]) -> Result {
         for (name, content) in files {
@@ -350,7 +355,7 @@ async fn cancel_and_stale_stop_the_build_and_the_slot_asks_again() -> Result {
         let word =
             if serial == 45 { ToBuilder::Cancel { attempt, reason } } else { ToBuilder::Stale { attempt } };
         server.say(word).await?;
-        begun.cancel.cancelled().await;
+        begun.stopped().await?;
         // Nothing is delivered or released: the attempt is over.
         asked(&mut server, [0]).await?;
         assert_eq!(driven.left(), Vec::<String>::new());
@@ -435,7 +440,7 @@ async fn a_lost_connection_stops_the_build_and_the_slot_asks_on_the_next_one() -
     server.assign(50, 0, "lost", &bytes, sha256).await?;
     let begun = driven.begun().await?;
     drop(server);
-    begun.cancel.cancelled().await;
+    begun.stopped().await?;
     let mut server = driven.server().await?;
     asked(&mut server, [0]).await?;
     assert_eq!(driven.left(), Vec::<String>::new());
@@ -451,7 +456,7 @@ async fn a_server_that_falls_silent_is_given_up_after_dead_after() -> Result {
     server.assign(51, 0, "silent", &bytes, sha256).await?;
     let begun = driven.begun().await?;
     let since = Instant::now();
-    begun.cancel.cancelled().await;
+    begun.stopped().await?;
     // And at most three seconds in which it is told.
     assert!((30..=33).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
     // Its end is still open: it simply says nothing.
@@ -500,7 +505,7 @@ async fn the_second_signal_gives_back_and_leaves() -> Result {
     driven.signals.send(Signal::Drain).await?;
     assert_eq!(server.word().await?, ToServer::Drain);
     driven.signals.send(Signal::Stop).await?;
-    begun.cancel.cancelled().await;
+    begun.stopped().await?;
     let released = server.word().await?;
     assert!(matches!(&released, ToServer::Release { attempt: a, .. } if *a == attempt), "{released:?}");
     assert!(matches!(server.word().await?, ToServer::Goodbye { .. }));

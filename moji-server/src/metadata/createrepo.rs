@@ -117,6 +117,9 @@ pub(super) async fn run(
     limit: Duration,
     shutdown: &CancellationToken,
 ) -> Result<Said, CallError> {
+    // Spawning only to learn that it is not there would fork the server at every try, and a fork
+    // shares its locks for a moment.
+    check_program(program).map_err(CallError::Missing)?;
     let mut command = Command::new(program);
     command.args(call.arguments()).current_dir("/").env("LC_ALL", "C.UTF-8");
     // It parses packages that came from outside, and has no business with the builders' password.
