@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moji_proto::{AttemptId, LogFile, Outcome, ToBuilder, ToServer};
+use moji_proto::{AttemptId, LogFile, Outcome, Phase, ToBuilder, ToServer};
 use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, rpm, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -164,7 +164,7 @@ async fn a_draining_builder_gets_nothing_more_but_may_finish() -> Result {
     builder.ask(1).await?;
     builder.say(ToServer::Drain).await?;
     // Behind this answer the drain is known.
-    builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
     assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     server.site.put_srpm("too-late")?;
     for _ in 0..3 {
@@ -172,7 +172,7 @@ async fn a_draining_builder_gets_nothing_more_but_may_finish() -> Result {
             timeout(Duration::from_secs(20), builder.word()).await.is_err(),
             "work for a draining builder"
         );
-        builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+        builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
     }
     builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
@@ -185,7 +185,7 @@ async fn an_srpm_taken_out_of_working_is_cancelled() -> Result {
     let (server, mut builder, attempt) = leased("taken", 10).await?;
     std::fs::remove_file(server.site.folders.working.join("taken-1-1.src.rpm"))?;
     for _ in 0..8 {
-        builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+        builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
         if let Ok(word) = timeout(Duration::from_secs(10), builder.word()).await {
             assert!(matches!(word?, ToBuilder::Cancel { attempt: a, .. } if a == attempt));
             builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
@@ -206,5 +206,26 @@ async fn a_stopping_server_says_goodbye_and_the_next_one_queues_what_was_leased(
     let server = TestServer::start(site, |_| {});
     let mut builder = server.builder("again", &["f43"], 1).await?;
     assert_eq!(builder.lease(0).await?.srpm.as_str(), "stopped-1-1.src.rpm");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_builder_has_forgotten_is_given_out_again() -> Result {
+    let (server, mut builder, attempt) = leased("forgotten", 10).await?;
+    let named = ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] };
+    let unnamed = ToServer::Heartbeat { attempts: Vec::new() };
+    // Two in a row may have crossed with the assignment.
+    for heartbeat in [&unnamed, &unnamed, &named, &unnamed, &unnamed] {
+        builder.say(heartbeat.clone()).await?;
+        assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
+    }
+    assert!(server.site.source().is_empty());
+    builder.say(unnamed).await?;
+    assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
+    match builder.hear().await? {
+        ToBuilder::Cancel { attempt: cancelled, .. } => assert_eq!(cancelled, attempt),
+        other => panic!("{other:?}"),
+    }
+    back_in_source(&server, "forgotten").await?;
     Ok(())
 }

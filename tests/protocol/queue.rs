@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moji_proto::{Outcome, ToBuilder, ToServer};
+use moji_proto::{Outcome, Phase, ToBuilder, ToServer};
 use moji_tests::support::simulated::{Site, TestServer, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -118,7 +118,7 @@ async fn an_srpm_dropped_again_while_it_is_built_is_built_again() -> Result {
     server.site.put("again-1-1.src.rpm", &srpm("again", "1", "1", 4_000))?;
     for _ in 0..3 {
         assert!(timeout(Duration::from_secs(10), builder.word()).await.is_err(), "built twice at a time");
-        builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+        builder.say(ToServer::Heartbeat { attempts: vec![(first.attempt, Phase::Building)] }).await?;
     }
     let attempt = first.attempt;
     builder.deliver(attempt, Outcome::Succeeded, &[("again-1-1.noarch.rpm", b"built")]).await?;

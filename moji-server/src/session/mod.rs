@@ -20,7 +20,7 @@ use moji_proto::handshake::ServerSecret;
 use moji_proto::io::{FrameReader, Incoming, IncomingStream, Outgoing, Outgoings, Piece, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, BuilderName, LogFile, ManifestEntry, Outcome, Sha256, SrpmName, StreamId,
+    Assignment, AttemptId, BuilderName, LogFile, ManifestEntry, Outcome, Phase, Sha256, SrpmName, StreamId,
     StreamMessage, TargetName, ToBuilder, ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -36,6 +36,9 @@ use transfer::DeliveryError;
 
 /// How often a delivery with wrong bytes may be tried again.
 const DELIVERIES: u32 = 3;
+/// An attempt that so many heartbeats in a row do not name is forgotten by its builder. More than
+/// one: a heartbeat and an assignment can cross on their way.
+const FORGOTTEN: u32 = 3;
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
 
@@ -120,6 +123,15 @@ struct Held {
     srpm_sha256: Option<Sha256>,
     delivery: DeliveryState,
     deliveries: u32,
+    /// Heartbeats in a row that did not name it.
+    unnamed: u32,
+}
+
+impl Held {
+    /// Whether its results are here: from then on the builder may forget it.
+    fn is_delivered(&self) -> bool {
+        matches!(self.delivery, DeliveryState::Received)
+    }
 }
 
 /// How far the delivery of an attempt is.
@@ -291,10 +303,8 @@ impl Session {
             ToServer::Ask { slot } => bail!("it asks for work for slot {slot} of {}", self.slots),
             ToServer::Drain => self.tell(FromSession::Draining(self.id)).await,
             ToServer::Heartbeat { attempts } => {
-                for (attempt, phase) in attempts {
-                    tracing::debug!("{}: {attempt}: {phase}", self.name);
-                }
-                Ok(self.out.send(&ToBuilder::HeartbeatSeen)?)
+                self.out.send(&ToBuilder::HeartbeatSeen)?;
+                self.on_heartbeat(&attempts).await
             }
             ToServer::Log { attempt, file, stream } => self.on_log(attempt, file, stream),
             ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries),
@@ -315,6 +325,28 @@ impl Session {
             ToServer::Register(_) => bail!("it registered twice"),
             ToServer::Goodbye { .. } => Ok(()),
         }
+    }
+
+    /// A builder that has forgotten an attempt would otherwise keep it as long as it is connected.
+    async fn on_heartbeat(&mut self, attempts: &[(AttemptId, Phase)]) -> anyhow::Result<()> {
+        for (attempt, phase) in attempts {
+            tracing::debug!("{}: {attempt}: {phase}", self.name);
+        }
+        let mut forgotten = Vec::new();
+        for (attempt, held) in &mut self.held {
+            let is_known = attempts.iter().any(|(named, _)| named == attempt);
+            held.unnamed = if is_known || held.is_delivered() { 0 } else { held.unnamed + 1 };
+            if held.unnamed == FORGOTTEN {
+                forgotten.push(*attempt);
+            }
+        }
+        for attempt in forgotten {
+            self.held.remove(&attempt);
+            let reason = "the builder does not name it in its heartbeats any more";
+            self.out.send(&ToBuilder::Cancel { attempt, reason: reason.into() })?;
+            self.tell(FromSession::Released(self.id, attempt, reason.into())).await?;
+        }
+        Ok(())
     }
 
     fn on_stream(&mut self, message: StreamMessage) {
@@ -427,6 +459,7 @@ impl Session {
             srpm_sha256: None,
             delivery: DeliveryState::None,
             deliveries: 0,
+            unnamed: 0,
         };
         self.held.insert(attempt, held);
         self.out.send(&ToBuilder::Assign(Assignment {
