@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use moji_proto::names::RESERVED_ARTIFACT;
-use moji_proto::{FailureKind, ManifestEntry, Outcome, Sha256};
+use moji_proto::{FailureKind, ManifestEntry, Nvr, Outcome, Sha256};
 use rustix::fs::{CWD, RenameFlags};
 
 use crate::folders::{Folders, rename_no_replace};
@@ -79,6 +79,27 @@ pub fn commit(
     settle(folders, key, &record)?;
     let _ = fs::remove_dir_all(folders.attempt(lease.attempt));
     Ok(Published { outcome: record.outcome, folder: place.folder, note: record.note })
+}
+
+/// Does the rest of a commit that a server began which has ended: its results are published, and
+/// its SRPM is still in WORKING. Staging tells it from a result of long ago: an attempt's folder is
+/// there until its SRPM is in FINISHED. Gives whether there was such a result.
+///
+/// # Errors
+/// When FINISHED cannot be written.
+pub fn complete(folders: &Folders, key: &BuildKey, nvr: &Nvr) -> anyhow::Result<bool> {
+    let published = folders.published(key, nvr);
+    let beside = fs::read_dir(&published).into_iter().flatten().flatten().map(|entry| entry.path());
+    let places = std::iter::once(published.clone()).chain(beside.filter(|path| path.is_dir()));
+    for record in places.filter_map(|place| read_record(&place)).filter(|record| record.srpm == key.srpm) {
+        let Some(attempt) = &record.attempt else { continue };
+        let staging = folders.attempt(attempt.id);
+        if staging.is_dir() && !staging.join(RESULTS).exists() {
+            settle(folders, key, &record)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Where the results of an attempt belong.
@@ -410,6 +431,33 @@ mod tests {
             assert!(published.folder.join("build.log").exists());
         }
         assert_eq!(farm.text("a-1-1/a-1-1.noarch.rpm").unwrap(), "a-1-1.noarch.rpm of 2");
+    }
+
+    #[test]
+    fn a_server_that_starts_completes_what_its_predecessor_had_published() {
+        let nvr = "a-1-1".parse().unwrap();
+        for outcomes in [vec![failed()], vec![Outcome::Succeeded], vec![Outcome::Succeeded, failed()]] {
+            let farm = Farm::new();
+            let (last, earlier) = outcomes.split_last().unwrap();
+            for (outcome, serial) in earlier.iter().zip(1..) {
+                farm.commit(serial, outcome.clone());
+            }
+            let (lease, delivery) = farm.deliver(9, None);
+            let key = &lease.srpm.key;
+            assert!(!complete(&farm.folders, key, &nvr).unwrap(), "nothing of this attempt is published");
+            // The crash comes between REPO and FINISHED.
+            let blocked = farm.folders.finished.join(key.path());
+            let _ = fs::remove_file(&blocked);
+            fs::create_dir(&blocked).unwrap();
+            commit(&farm.folders, &lease, last.clone(), &delivery).unwrap_err();
+            fs::remove_dir(&blocked).unwrap();
+            assert!(complete(&farm.folders, key, &nvr).unwrap());
+            assert!(farm.folders.recover().unwrap().is_empty());
+            farm.is_settled(!last.is_success());
+            // Queued once more, and lost with the next server: that is another build.
+            let (lease, _) = farm.deliver(10, None);
+            assert!(!complete(&farm.folders, &lease.srpm.key, &nvr).unwrap());
+        }
     }
 
     #[test]

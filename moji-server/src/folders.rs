@@ -241,12 +241,11 @@ impl Folders {
         path.into()
     }
 
-    /// What a server that ended left behind: SRPMs in WORKING go back to SOURCE, staging is
-    /// emptied. Gives the SRPMs that were put back.
+    /// The SRPMs in WORKING, sorted.
     ///
     /// # Errors
-    /// When a folder cannot be read or written.
-    pub fn recover(&self) -> anyhow::Result<Vec<BuildKey>> {
+    /// When WORKING cannot be read.
+    pub fn in_working(&self) -> anyhow::Result<Vec<BuildKey>> {
         let mut keys = srpms_in(&self.working, None)?;
         for entry in fs::read_dir(&self.working).context("cannot read WORKING")? {
             let entry = entry.context("cannot read WORKING")?;
@@ -255,6 +254,16 @@ impl Folders {
                 keys.extend(srpms_in(&entry.path(), Some(&target))?);
             }
         }
+        Ok(keys)
+    }
+
+    /// What a server that ended left behind: SRPMs in WORKING go back to SOURCE, staging is
+    /// emptied. Gives the SRPMs that were put back.
+    ///
+    /// # Errors
+    /// When a folder cannot be read or written.
+    pub fn recover(&self) -> anyhow::Result<Vec<BuildKey>> {
+        let keys = self.in_working()?;
         for key in &keys {
             self.requeue(key).with_context(|| format!("cannot move {key} from WORKING back to SOURCE"))?;
         }

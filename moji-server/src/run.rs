@@ -11,6 +11,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Listener, accept};
+use crate::commit;
 use crate::farm::{Farm, FarmInputs};
 use crate::folders::Folders;
 use crate::metadata::{self, Metadata, MetadataConfig};
@@ -54,6 +55,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let mut folders = config.folders.clone();
     let prepared = spawn_blocking(move || {
         let lock = folders.prepare()?;
+        complete_commits(&folders)?;
         let put_back = folders.recover()?;
         anyhow::Ok((lock, folders, put_back))
     });
@@ -118,6 +120,18 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     }
     drop(lock);
     failed.map_or(Ok(()), |reason| Err(anyhow!(reason)))
+}
+
+/// What the last server had published when it ended is finished, not built again.
+fn complete_commits(folders: &Folders) -> anyhow::Result<()> {
+    for key in folders.in_working()? {
+        if let Some(header) = source::read_header(&folders.working, &key)
+            && commit::complete(folders, &key, &header.nvr)?
+        {
+            tracing::info!("{key} had been published when the last server ended; it is finished now");
+        }
+    }
+    Ok(())
 }
 
 async fn session_config(config: &Config, folders: &Arc<Folders>) -> anyhow::Result<SessionConfig> {

@@ -24,7 +24,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use moji_proto::TargetName;
@@ -110,4 +110,12 @@ pub struct QueuedSrpm {
     /// set. (The mtime of an SRPM that was moved in is often that of its build, years ago.)
     /// Putting an SRPM back sets it too: the queue must remember when that build was first queued.
     pub queued_at: jiff::Timestamp,
+}
+
+/// What the header of an SRPM says that lies in `folder`; `None` when it cannot be read. Blocks.
+pub fn read_header(folder: &Path, key: &BuildKey) -> Option<SrpmHeader> {
+    match folder::read_srpm(folder, key) {
+        Ok(Some((_, srpm::Head::Srpm { header, .. }))) => Some(header),
+        _ => None,
+    }
 }
