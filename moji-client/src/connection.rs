@@ -9,12 +9,11 @@ use anyhow::{Context as _, anyhow, bail};
 use moji_proto::frame::{Frame, Kind};
 use moji_proto::handshake::{Client, ClientStep, HandshakeError, Key, PLAINTEXT, RefusalCode, Salt};
 use moji_proto::io::{
-    FrameReader, Incoming, IncomingStream, Outgoing, OutgoingStream, Outgoings, Piece, queues,
+    FrameReader, Incoming, IncomingStream, Outgoing, OutgoingStream, Outgoings, on_stream_message, queues,
 };
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, Phase, Registration, StreamId, StreamMessage, ToBuilder, ToServer, encoding,
-    frame, limits,
+    Assignment, AttemptId, Phase, Registration, StreamId, ToBuilder, ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// How long the last word of a connection that has failed may take.
+const LAST_WORD: Duration = Duration::from_millis(100);
 
 /// What a connection tells the client's task.
 #[derive(Debug)]
@@ -163,8 +164,17 @@ pub async fn serve(
         events,
     };
     let ended = connection.run(frames, heartbeat, dead_after, attempts, goodbye).await;
+    let patience = match &ended {
+        Ok(()) => GOODBYE,
+        Err(error) => {
+            // A server that broke the protocol without meaning to wants to know. Jobs still hold the
+            // connection, and wait to be told that it has ended.
+            let _ = out.send(&ToServer::Goodbye { reason: one_line(&format!("{error:#}")) });
+            LAST_WORD
+        }
+    };
     drop(out);
-    if timeout(GOODBYE, &mut writer).await.is_err() {
+    if timeout(patience, &mut writer).await.is_err() {
         writer.abort();
     }
     ended
@@ -326,22 +336,11 @@ impl Connection {
                 self.tell(FromServer::Dropped(attempt, one_line(&reason))).await
             }
             ToBuilder::Stream(message) => {
-                self.on_stream(message);
+                on_stream_message(&self.sending, &mut self.receiving, message);
                 Ok(())
             }
             ToBuilder::Goodbye { reason } => bail!("the server says goodbye: {}", one_line(&reason)),
             ToBuilder::Registered { .. } => bail!("a second welcome"),
-        }
-    }
-
-    fn on_stream(&mut self, message: StreamMessage) {
-        match message {
-            StreamMessage::Received { stream, bytes } => self.sending.on_received(stream, bytes),
-            StreamMessage::Unwanted { stream } => self.sending.on_unwanted(stream),
-            StreamMessage::End { stream, sha256 } => self.receiving.on_last(stream, Piece::End(sha256)),
-            StreamMessage::Abort { stream, reason } => {
-                self.receiving.on_last(stream, Piece::Abort(one_line(&reason)));
-            }
         }
     }
 

@@ -12,4 +12,6 @@ mod stream;
 
 pub use link::{FrameReader, Outgoing, Queues, ReadError, WriteError, queues};
 pub use socket::tune;
-pub use stream::{Incoming, IncomingStream, OutgoingStream, Outgoings, Piece, StreamError};
+pub use stream::{
+    Incoming, IncomingStream, OutgoingStream, Outgoings, Piece, StreamError, on_stream_message,
+};

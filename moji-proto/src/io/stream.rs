@@ -176,6 +176,18 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
     }
 }
 
+/// Passes on what the peer says about streams in either direction.
+pub fn on_stream_message(sending: &Outgoings, receiving: &mut Incoming, message: StreamMessage) {
+    match message {
+        StreamMessage::Received { stream, bytes } => sending.on_received(stream, bytes),
+        StreamMessage::Unwanted { stream } => sending.on_unwanted(stream),
+        StreamMessage::End { stream, sha256 } => receiving.on_last(stream, Piece::End(sha256)),
+        StreamMessage::Abort { stream, reason } => {
+            receiving.on_last(stream, Piece::Abort(outcome::one_line(&reason)));
+        }
+    }
+}
+
 /// What comes on a stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Piece {

@@ -17,11 +17,11 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use moji_proto::frame::Kind;
 use moji_proto::handshake::ServerSecret;
-use moji_proto::io::{FrameReader, Incoming, IncomingStream, Outgoing, Outgoings, Piece, queues};
+use moji_proto::io::{FrameReader, Incoming, IncomingStream, Outgoing, Outgoings, on_stream_message, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
     Assignment, AttemptId, BuilderName, LogFile, ManifestEntry, Outcome, Phase, Sha256, SrpmName, StreamId,
-    StreamMessage, TargetName, ToBuilder, ToServer, encoding, frame, limits,
+    TargetName, ToBuilder, ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -319,7 +319,7 @@ impl Session {
                 self.tell(FromSession::Released(self.id, attempt, one_line(&reason))).await
             }
             ToServer::Stream(message) => {
-                self.on_stream(message);
+                on_stream_message(&self.sending, &mut self.receiving, message);
                 Ok(())
             }
             ToServer::Register(_) => bail!("it registered twice"),
@@ -347,17 +347,6 @@ impl Session {
             self.tell(FromSession::Released(self.id, attempt, reason.into())).await?;
         }
         Ok(())
-    }
-
-    fn on_stream(&mut self, message: StreamMessage) {
-        match message {
-            StreamMessage::Received { stream, bytes } => self.sending.on_received(stream, bytes),
-            StreamMessage::Unwanted { stream } => self.sending.on_unwanted(stream),
-            StreamMessage::End { stream, sha256 } => self.receiving.on_last(stream, Piece::End(sha256)),
-            StreamMessage::Abort { stream, reason } => {
-                self.receiving.on_last(stream, Piece::Abort(one_line(&reason)));
-            }
-        }
     }
 
     fn on_log(&mut self, attempt: AttemptId, file: LogFile, stream: StreamId) -> anyhow::Result<()> {
