@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::scheduler::SessionId;
 use crate::session::{FromSession, SessionConfig, serve};
 
-/// Connections at a time, of builders and of strangers.
-const CONNECTIONS: usize = 4096;
+/// Most connections at a time, of builders and of strangers.
+const CONNECTIONS: u64 = 4096;
 
 /// How long accepting rests after an error such as too many open files.
 const REST: Duration = Duration::from_millis(200);
@@ -47,7 +47,8 @@ pub(crate) async fn accept(
     farm: mpsc::Sender<FromSession>,
     shutdown: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let connections = connections();
+    let places = Arc::new(Semaphore::new(connections));
     let mut sessions = JoinSet::new();
     let mut last = 0;
     loop {
@@ -65,7 +66,7 @@ pub(crate) async fn accept(
             },
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!("{peer}: refused: {CONNECTIONS} connections are open");
+            tracing::warn!("{peer}: refused: {connections} connections are open");
             continue;
         };
         last += 1;
@@ -81,4 +82,10 @@ pub(crate) async fn accept(
         });
     }
     while sessions.join_next().await.is_some() {}
+}
+
+/// Half of the open files that the process may have: the other half is for SRPMs, logs and results.
+fn connections() -> usize {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    CONNECTIONS.min(files / 2).try_into().unwrap_or(usize::MAX)
 }

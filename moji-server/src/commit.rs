@@ -105,17 +105,31 @@ pub fn complete(folders: &Folders, key: &BuildKey, nvr: &Nvr) -> anyhow::Result<
 /// Where the results of an attempt belong.
 struct Place {
     folder: PathBuf,
-    /// A good result of another attempt stands in `REPO/<NVR>`, and stays.
-    beside_good: bool,
+    /// Something stands in `REPO/<NVR>` that is not to be replaced.
+    taken: Option<Taken>,
+}
+
+/// What stands in `REPO/<NVR>` and stays there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taken {
+    /// The good result of another attempt.
+    GoodResult,
+    /// Nothing of moji's: RPMs that a person put there, the repository of a target, or a
+    /// `build.json` that cannot be read.
+    Foreign,
 }
 
 impl Place {
     fn choose(published: PathBuf, lease: &Lease) -> Self {
-        let standing = read_record(&published);
-        if standing.is_some_and(|record| record.outcome.is_success() && !record.is_of(lease)) {
-            Self { folder: published.join(format!("attempt-{}", lease.attempt)), beside_good: true }
-        } else {
-            Self { folder: published, beside_good: false }
+        let taken = match (read_record(&published), published.symlink_metadata()) {
+            (Some(record), _) if record.is_of(lease) || !record.outcome.is_success() => None,
+            (Some(_), _) => Some(Taken::GoodResult),
+            (None, Err(error)) if error.kind() == io::ErrorKind::NotFound => None,
+            (None, _) => Some(Taken::Foreign),
+        };
+        match taken {
+            Some(_) => Self { folder: published.join(format!("attempt-{}", lease.attempt)), taken },
+            None => Self { folder: published, taken },
         }
     }
 }
@@ -128,16 +142,21 @@ impl BuildRecord {
 
 fn describe(lease: &Lease, outcome: Outcome, delivery: &Delivery, place: &Place) -> BuildRecord {
     let nvr = &lease.srpm.header.nvr;
-    let with_rpms = outcome.is_success() && !place.beside_good;
+    let with_rpms = outcome.is_success() && place.taken.is_none();
     let mut artifacts = delivery.manifest.clone();
     artifacts.retain(|entry| with_rpms || !entry.name.is_rpm());
     artifacts.sort_by(|a, b| a.name.cmp(&b.name));
-    let note = (outcome.is_success() && place.beside_good).then(|| {
-        format!(
+    let note = match place.taken {
+        Some(Taken::GoodResult) if outcome.is_success() => Some(format!(
             "{nvr} was published before and dnf may have it already, so the RPMs of this attempt are not \
              published; remove the folder and queue the SRPM again to replace them"
-        )
-    });
+        )),
+        Some(Taken::Foreign) => Some(format!(
+            "the folder {nvr} of the repository holds something that is not a result of moji; it is left alone, \
+             and only the logs of this attempt are published, inside it"
+        )),
+        _ => None,
+    };
     BuildRecord {
         format: FORMAT,
         srpm: lease.srpm.key.srpm.clone(),
@@ -228,21 +247,22 @@ fn publish(staged: &Path, place: &Path) -> anyhow::Result<()> {
     durable::sync_folder(parent).with_context(cannot)
 }
 
-/// An earlier failure stands in `place`: the new result takes its place without a gap.
+/// An earlier failure stands in `place`: the new result takes its place without a gap. Anything else
+/// stays.
 fn replace_failure(staged: &Path, place: &Path) -> anyhow::Result<()> {
-    let is_good = |folder: &Path| read_record(folder).is_some_and(|record| record.outcome.is_success());
-    let meanwhile = || anyhow!("another attempt has published {} meanwhile", place.display());
+    let is_failure = |folder: &Path| read_record(folder).is_some_and(|record| !record.outcome.is_success());
+    let meanwhile = || anyhow!("{} was taken meanwhile", place.display());
     let cannot = || format!("cannot publish {}", place.display());
-    if is_good(place) {
+    if !is_failure(place) {
         return Err(meanwhile());
     }
     match rustix::fs::renameat_with(CWD, staged, CWD, place, RenameFlags::EXCHANGE) {
+        Ok(()) if is_failure(staged) => fs::remove_dir_all(staged).with_context(cannot),
         // Two SRPMs of one NVR at the same instant: what was taken out is good, so it goes back.
-        Ok(()) if is_good(staged) => {
+        Ok(()) => {
             rustix::fs::renameat_with(CWD, staged, CWD, place, RenameFlags::EXCHANGE).with_context(cannot)?;
             Err(meanwhile())
         }
-        Ok(()) => fs::remove_dir_all(staged).with_context(cannot),
         // A file system that cannot exchange: a short gap, in a folder that held no RPM.
         Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
             fs::remove_dir_all(place).with_context(cannot)?;
@@ -411,6 +431,26 @@ mod tests {
         for published in &again {
             assert!(published.folder.join("build.log").exists());
             assert!(!published.folder.join("a-1-1.noarch.rpm").exists());
+        }
+    }
+
+    #[test]
+    fn what_is_not_mojis_is_left_alone() {
+        for (file, content) in [
+            ("mine.rpm", "an RPM of a person"),
+            ("repodata/repomd.xml", "a target's repository"),
+            ("build.json", "{ torn"),
+        ] {
+            for outcome in [failed(), Outcome::Succeeded] {
+                let farm = Farm::new();
+                let theirs = farm.folders.repo.join("a-1-1").join(file);
+                fs::create_dir_all(theirs.parent().unwrap()).unwrap();
+                fs::write(&theirs, content).unwrap();
+                let published = farm.commit(4, outcome);
+                assert_eq!(fs::read_to_string(&theirs).unwrap(), content);
+                assert!(published.note.is_some() && published.folder.join("build.log").exists());
+                assert!(!published.folder.join("a-1-1.noarch.rpm").exists());
+            }
         }
     }
 

@@ -29,6 +29,9 @@ const STOP: Duration = Duration::from_secs(30);
 /// How often all leases are compared with WORKING, for what its watcher has missed.
 const CHECK_WORKING: Duration = Duration::from_secs(60);
 
+/// How often a move that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
 /// The owner of the queue.
 pub struct Farm {
     scheduler: Scheduler,
@@ -41,8 +44,17 @@ pub struct Farm {
     deliveries: BTreeMap<AttemptId, Delivery>,
     commits: JoinSet<(AttemptId, anyhow::Result<Published>)>,
     working: WorkingWatch,
-    /// SRPMs that could not be moved to WORKING; queued again in a while.
-    unmovable: Vec<QueuedSrpm>,
+    troubles: Vec<Trouble>,
+}
+
+/// A move that failed, to be tried again: a disk may be full, a folder not writable.
+enum Trouble {
+    /// From SOURCE to WORKING.
+    Lease(QueuedSrpm),
+    /// From WORKING back to SOURCE.
+    Requeue(BuildKey),
+    /// From SOURCE to FINISHED, with the reason why it cannot be built.
+    Refuse(BuildKey, String),
 }
 
 /// A builder that is connected.
@@ -74,7 +86,7 @@ impl Farm {
             deliveries: BTreeMap::new(),
             commits: JoinSet::new(),
             working,
-            unmovable: Vec::new(),
+            troubles: Vec::new(),
         }
     }
 
@@ -82,6 +94,8 @@ impl Farm {
     pub async fn run(mut self, mut inputs: FarmInputs, shutdown: CancellationToken) {
         let mut check_working = interval(CHECK_WORKING);
         check_working.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retry = interval(RETRY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let deadline = self.scheduler.next_deadline().map(|moment| self.started + moment);
             tokio::select! {
@@ -91,12 +105,8 @@ impl Farm {
                 Some(event) = inputs.sessions.recv() => self.on_session(event).await,
                 Some(event) = inputs.source.recv() => self.on_source(event).await,
                 Some(key) = inputs.working.recv() => self.check_lease(&key).await,
-                _ = check_working.tick() => {
-                    self.check_leases().await;
-                    for srpm in std::mem::take(&mut self.unmovable) {
-                        self.handle(Event::Found(srpm)).await;
-                    }
-                }
+                _ = check_working.tick() => self.check_leases().await,
+                _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
                     let effects = self.scheduler.on_time(self.now());
                     self.carry_out(effects).await;
@@ -159,12 +169,36 @@ impl Farm {
 
     async fn refuse(&mut self, key: BuildKey, reason: String) {
         tracing::warn!("{key} cannot be built: {reason}");
+        self.move_to_finished(key, reason).await;
+    }
+
+    async fn move_to_finished(&mut self, key: BuildKey, reason: String) {
         let folders = Arc::clone(&self.folders);
-        let refused = key.clone();
-        match spawn_blocking(move || commit::refuse(&folders, &refused, &reason)).await {
+        let (refused, why) = (key.clone(), reason.clone());
+        match spawn_blocking(move || commit::refuse(&folders, &refused, &why)).await {
             Ok(Ok(())) => self.handle(Event::Gone(key)).await,
-            Ok(Err(error)) => tracing::warn!("{error:#}"),
+            Ok(Err(error)) => {
+                // One that a person has taken away or replaced meanwhile needs nothing any more.
+                if exists(self.folders.source.join(key.path())).await {
+                    tracing::warn!("trying again in {RETRY:?}: {error:#}");
+                    self.troubles.push(Trouble::Refuse(key, reason));
+                }
+            }
             Err(error) => tracing::error!("{key}: {error}"),
+        }
+    }
+
+    async fn try_again(&mut self) {
+        for trouble in std::mem::take(&mut self.troubles) {
+            match trouble {
+                Trouble::Lease(srpm) => self.handle(Event::Found(srpm)).await,
+                // It is leased again only after it was back in SOURCE.
+                Trouble::Requeue(key) if self.scheduler.holder(&key).is_none() => {
+                    self.move_to_source(key).await
+                }
+                Trouble::Requeue(_) => {}
+                Trouble::Refuse(key, reason) => self.move_to_finished(key, reason).await,
+            }
         }
     }
 
@@ -290,9 +324,9 @@ impl Farm {
             Err(error) => {
                 tracing::error!(
                     "cannot move {key} from SOURCE to WORKING: {error}; make both folders writable for the \
-                     server's user; trying again in a while"
+                     server's user; trying again in {RETRY:?}"
                 );
-                self.unmovable.push(lease.srpm);
+                self.troubles.push(Trouble::Lease(lease.srpm));
                 return false;
             }
         }
@@ -313,13 +347,26 @@ impl Farm {
     }
 
     async fn requeue(&mut self, attempt: AttemptId, key: BuildKey) {
+        self.move_to_source(key).await;
+        self.forget(attempt).await;
+    }
+
+    /// What is back in SOURCE the watcher finds, if the scheduler does not know of it already.
+    async fn move_to_source(&mut self, key: BuildKey) {
         let (folders, moving) = (Arc::clone(&self.folders), key.clone());
         match spawn_blocking(move || folders.requeue(&moving)).await {
             Ok(Ok(())) => tracing::info!("{key} is queued again"),
-            Ok(Err(error)) => tracing::error!("cannot move {key} from WORKING back to SOURCE: {error}"),
+            // A person has taken it away.
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(Err(error)) => {
+                tracing::error!(
+                    "cannot move {key} from WORKING back to SOURCE: {error}; make both folders writable for \
+                     the server's user; trying again in {RETRY:?}"
+                );
+                self.troubles.push(Trouble::Requeue(key));
+            }
             Err(error) => tracing::error!("{key}: {error}"),
         }
-        self.forget(attempt).await;
     }
 
     /// Removes what was staged for an attempt that ended without a result.

@@ -204,7 +204,10 @@ impl Folders {
         let (from, to) = (self.working.join(key.path()), self.source.join(key.path()));
         make_parent(&to)?;
         match rename_no_replace(&from, &to) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => fs::remove_file(&from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // Only an SRPM can be the newer copy of one.
+                if to.symlink_metadata()?.is_file() { fs::remove_file(&from) } else { Err(error) }
+            }
             other => other,
         }
     }

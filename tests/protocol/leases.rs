@@ -229,3 +229,54 @@ async fn what_a_builder_has_forgotten_is_given_out_again() -> Result {
     back_in_source(&server, "forgotten").await?;
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_srpm_that_cannot_go_back_is_moved_when_it_can() -> Result {
+    let (server, mut builder, attempt) = leased("stuck", 10).await?;
+    let source = server.site.folders.source.join("stuck-1-1.src.rpm");
+    std::fs::create_dir(&source)?;
+    builder.say(ToServer::Release { attempt, reason: "no room".into() }).await?;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(server.site.working(), ["stuck-1-1.src.rpm"]);
+    std::fs::remove_dir(&source)?;
+    let after = back_in_source(&server, "stuck").await?;
+    assert!(after <= Duration::from_secs(6), "{after:?}");
+    let mut other = server.builder("second", &["f43"], 1).await?;
+    assert_eq!(other.lease(0).await?.srpm.as_str(), "stuck-1-1.src.rpm");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_has_work_or_has_asked_may_not_ask() -> Result {
+    let (server, mut builder, _) = leased("one", 0).await?;
+    server.site.put_srpm("two")?;
+    builder.ask(0).await?;
+    let heard = builder.to_the_end().await;
+    assert!(heard.iter().all(|word| !matches!(word, ToBuilder::Assign(_))), "{heard:?}");
+    server.until("given up", |site| site.source().len() == 2).await?;
+    let idle = TestServer::start(Site::new()?, |_| {});
+    let mut builder = idle.builder("asks-twice", &["f43"], 2).await?;
+    builder.ask(1).await?;
+    builder.ask(1).await?;
+    let heard = builder.to_the_end().await;
+    assert!(
+        matches!(heard.last(), Some(ToBuilder::Goodbye { reason }) if reason.contains("slot 1")),
+        "{heard:?}"
+    );
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_is_sent_once() -> Result {
+    let (server, mut builder, attempt) = leased("chatter", 0).await?;
+    for stream in [1, 2] {
+        builder.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+    }
+    let heard = builder.to_the_end().await;
+    assert!(
+        matches!(heard.last(), Some(ToBuilder::Goodbye { reason }) if reason.contains("build.log")),
+        "{heard:?}"
+    );
+    back_in_source(&server, "chatter").await?;
+    Ok(())
+}

@@ -27,13 +27,13 @@ const READ: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The transport failed.
-    #[error("connection lost: {0}")]
+    #[error("connection lost")]
     Io(#[from] io::Error),
     /// The connection ended in the middle of a frame.
     #[error("connection lost in the middle of a frame")]
     Truncated,
     /// What came is no frame.
-    #[error("protocol error: {0}")]
+    #[error("protocol error")]
     Frame(#[from] FrameError),
 }
 

@@ -8,7 +8,7 @@
 mod greet;
 mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,7 +118,10 @@ pub struct LeasedSrpm {
 /// An attempt that the farm gave this session.
 #[derive(Debug)]
 struct Held {
+    slot: u16,
     staging: PathBuf,
+    /// The live logs that were announced: each once, or a builder could fill the disk with them.
+    logs: BTreeSet<LogFile>,
     leased_at: Timestamp,
     srpm_sha256: Option<Sha256>,
     delivery: DeliveryState,
@@ -172,6 +175,8 @@ struct Session {
     out: Outgoing<ToBuilder>,
     sending: Outgoings,
     receiving: Incoming,
+    /// Slots that have asked and got nothing yet.
+    asked: BTreeSet<u16>,
     held: BTreeMap<AttemptId, Held>,
     tasks: JoinSet<TaskEnd>,
 }
@@ -230,6 +235,7 @@ where
         out,
         sending: Outgoings::default(),
         receiving: Incoming::new(streams),
+        asked: BTreeSet::new(),
         held: BTreeMap::new(),
         tasks: JoinSet::new(),
     };
@@ -299,9 +305,20 @@ impl Session {
 
     async fn on_message(&mut self, message: ToServer) -> anyhow::Result<()> {
         match message {
-            ToServer::Ask { slot } if slot < self.slots => self.tell(FromSession::Asked(self.id, slot)).await,
-            ToServer::Ask { slot } => bail!("it asks for work for slot {slot} of {}", self.slots),
-            ToServer::Drain => self.tell(FromSession::Draining(self.id)).await,
+            ToServer::Ask { slot } => {
+                if slot >= self.slots {
+                    bail!("it asks for work for slot {slot} of {}", self.slots);
+                }
+                let is_busy = self.held.values().any(|held| held.slot == slot);
+                if is_busy || !self.asked.insert(slot) {
+                    bail!("it asks for work for slot {slot}, which has some or has asked already");
+                }
+                self.tell(FromSession::Asked(self.id, slot)).await
+            }
+            ToServer::Drain => {
+                self.asked.clear();
+                self.tell(FromSession::Draining(self.id)).await
+            }
             ToServer::Heartbeat { attempts } => {
                 self.out.send(&ToBuilder::HeartbeatSeen)?;
                 self.on_heartbeat(&attempts).await
@@ -351,10 +368,13 @@ impl Session {
 
     fn on_log(&mut self, attempt: AttemptId, file: LogFile, stream: StreamId) -> anyhow::Result<()> {
         let stream = self.receiving.open(stream, &self.out)?;
-        let Some(held) = self.held.get(&attempt) else {
+        let Some(held) = self.held.get_mut(&attempt) else {
             stream.unwanted()?;
             return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
         };
+        if !held.logs.insert(file) {
+            bail!("it sends {} of {attempt} a second time", file.file_name());
+        }
         let (path, limit) = (held.staging.join(file.file_name()), self.config.log_limit);
         self.tasks.spawn(async move {
             TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, path, limit).await)
@@ -442,8 +462,11 @@ impl Session {
     fn assign(&mut self, leased: LeasedSrpm) -> anyhow::Result<()> {
         let LeasedSrpm { attempt, slot, target, srpm, path, size } = leased;
         let stream = self.sending.open(&self.out);
+        self.asked.remove(&slot);
         let held = Held {
+            slot,
             staging: self.config.folders.attempt(attempt),
+            logs: BTreeSet::new(),
             leased_at: Timestamp::now(),
             srpm_sha256: None,
             delivery: DeliveryState::None,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use moji_proto::TargetName;
+use moji_proto::outcome::one_line;
 use notify::RecommendedWatcher;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
@@ -292,7 +293,9 @@ impl Watch {
     /// Names what is left alone, once.
     fn name(&mut self, path: PathBuf, why: &str, odd: &mut BTreeSet<PathBuf>) {
         if self.named.insert(path.clone()) {
-            tracing::warn!("{} is left alone: {why}", self.source.join(&path).display());
+            // Whoever may put files there must not write lines of this log.
+            let shown = one_line(&self.source.join(&path).to_string_lossy());
+            tracing::warn!("{shown} is left alone: {why}");
         }
         odd.insert(path);
     }
