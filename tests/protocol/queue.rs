@@ -127,3 +127,20 @@ async fn an_srpm_dropped_again_while_it_is_built_is_built_again() -> Result {
     assert!(second.size > first.size && second.attempt != attempt, "{second:?}");
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_srpm_that_cannot_be_moved_is_moved_when_it_can() -> Result {
+    let site = Site::new()?;
+    site.put("broken-1-1.src.rpm", b"this is no RPM at all")?;
+    let blocked = site.folders.finished.join("broken-1-1.src.rpm");
+    std::fs::create_dir_all(&blocked)?;
+    let server = TestServer::start(site, |_| {});
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.site.source(), ["broken-1-1.src.rpm"]);
+    std::fs::remove_dir(&blocked)?;
+    server.until("moved to FINISHED", |site| site.source().is_empty() && blocked.is_file()).await?;
+    let mut builder = server.builder("worker", &["f43"], 1).await?;
+    server.site.put_srpm("good")?;
+    assert_eq!(builder.lease(0).await?.srpm.as_str(), "good-1-1.src.rpm");
+    Ok(())
+}
