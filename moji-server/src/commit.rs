@@ -46,6 +46,8 @@ pub struct Published {
 
 /// The folder in an attempt's staging folder where its results lie while they come in.
 pub const RESULTS: &str = "results";
+/// The folder beside it for what is not to be published.
+const UNPUBLISHED: &str = "unpublished";
 
 /// Publishes. Safe to call again after it failed at any point.
 ///
@@ -65,7 +67,7 @@ pub fn commit(
         _ => {
             let staged = folders.attempt(lease.attempt).join(RESULTS);
             let record = describe(lease, believable(outcome, &delivery.manifest), delivery, &place);
-            drop_unpublished(&staged, delivery, &record)?;
+            set_aside(&staged, &folders.attempt(lease.attempt).join(UNPUBLISHED), delivery, &record)?;
             make_durable(&staged, &record)?;
             if key.target.is_some() {
                 // Or its RPMs would be in the metadata of REPO itself.
@@ -207,14 +209,16 @@ fn read_record(published: &Path) -> Option<BuildRecord> {
     serde_json::from_slice(&fs::read(published.join(RESERVED_ARTIFACT)).ok()?).ok()
 }
 
-/// Removes from staging what is not to be published: RPMs of anything but a first success.
-fn drop_unpublished(staged: &Path, delivery: &Delivery, record: &BuildRecord) -> anyhow::Result<()> {
-    for entry in delivery.manifest.iter().filter(|entry| !record.artifacts.contains(entry)) {
-        match fs::remove_file(staged.join(&entry.name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {} from staging", entry.name));
-            }
-            _ => {}
+/// Moves what is not to be published (RPMs of anything but a first success) out of the staged
+/// folder, and back in what is: when this is a second try, the place may be free by now.
+fn set_aside(staged: &Path, aside: &Path, delivery: &Delivery, record: &BuildRecord) -> anyhow::Result<()> {
+    fs::create_dir_all(aside).with_context(|| format!("cannot make {}", aside.display()))?;
+    for entry in &delivery.manifest {
+        let (from, to) = if record.artifacts.contains(entry) { (aside, staged) } else { (staged, aside) };
+        match fs::rename(from.join(&entry.name), to.join(&entry.name)) {
+            // It is where it belongs.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved.with_context(|| format!("cannot move {} in staging", entry.name))?,
         }
     }
     Ok(())
@@ -471,6 +475,21 @@ mod tests {
             assert!(published.folder.join("build.log").exists());
         }
         assert_eq!(farm.text("a-1-1/a-1-1.noarch.rpm").unwrap(), "a-1-1.noarch.rpm of 2");
+    }
+
+    #[test]
+    fn a_second_try_finds_the_place_free() {
+        let farm = Farm::new();
+        farm.commit(1, Outcome::Succeeded);
+        let (lease, delivery) = farm.deliver(2, None);
+        // The first try may publish logs only, and cannot even do that.
+        let good = farm.folders.repo.join("a-1-1");
+        fs::create_dir(good.join(format!("attempt-{}", lease.attempt))).unwrap();
+        commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).unwrap_err();
+        fs::remove_dir_all(good).unwrap();
+        commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).unwrap();
+        assert_eq!(farm.text("a-1-1/a-1-1.noarch.rpm").unwrap(), "a-1-1.noarch.rpm of 2");
+        farm.is_settled(false);
     }
 
     #[test]
