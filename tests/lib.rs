@@ -2,6 +2,7 @@
 
 /// Fixtures, one module for each kind of test.
 pub mod support {
+    pub mod peer;
     pub mod processes;
     pub mod repository;
     pub mod simulated;

@@ -13,7 +13,8 @@ use moji_proto::io::{
 };
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, Phase, Registration, StreamId, ToBuilder, ToServer, encoding, frame, limits,
+    Assignment, AttemptId, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer, encoding, frame,
+    limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -35,6 +36,15 @@ pub enum FromServer {
     Connected(Link),
     /// Work for a slot, and the stream that brings it.
     Assigned(Assignment, IncomingStream<ToServer>),
+    /// The server says what it wants of the results of an attempt.
+    Wanted {
+        /// The attempt.
+        attempt: AttemptId,
+        /// From this byte of all files on.
+        offset: u64,
+        /// Digest of what it has of the file there.
+        part: Sha256,
+    },
     /// The results of an attempt are safe.
     Accepted(AttemptId),
     /// A delivery was not good.
@@ -324,6 +334,14 @@ impl Connection {
             ToBuilder::Assign(assignment) => {
                 let stream = self.receiving.open(assignment.stream, &self.out)?;
                 self.tell(FromServer::Assigned(assignment, stream)).await
+            }
+            ToBuilder::Wanted { attempt, offset, part } => {
+                self.tell(FromServer::Wanted { attempt, offset, part }).await
+            }
+            ToBuilder::Resume { attempt, .. } => bail!("{attempt} was given back without being asked for"),
+            ToBuilder::Suspended { seconds, reason } => {
+                tracing::warn!("no work for {seconds} s: {}", one_line(&reason));
+                Ok(())
             }
             ToBuilder::Accepted { attempt } => self.tell(FromServer::Accepted(attempt)).await,
             ToBuilder::Rejected { attempt, reason, again } => {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use moji_proto::io::{IncomingStream, OutgoingStream, Piece};
 use moji_proto::limits::{DATA_BYTES, MANIFEST_PART};
-use moji_proto::{Assignment, Hasher, LogFile, Outcome, Phase, ToServer};
+use moji_proto::{Assignment, Hasher, LogFile, Outcome, Phase, Sha256, ToServer};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -57,6 +57,13 @@ pub struct Job {
 /// What the server says to a delivery.
 #[derive(Debug)]
 pub enum Verdict {
+    /// Send from here on; with the digest of what the server has of the file there.
+    Wanted {
+        /// Byte of all files.
+        offset: u64,
+        /// Digest of a part of one file.
+        part: Sha256,
+    },
     /// It is safe.
     Accepted,
     /// Deliver again.
@@ -108,7 +115,7 @@ impl Job {
             Err(Stop::Trouble(error)) => {
                 tracing::error!("{} is given back: {error:#}", self.assignment.srpm);
                 let reason = moji_proto::outcome::one_line(&format!("{error:#}"));
-                let _ = self.link.out.send(&ToServer::Release { attempt, reason });
+                let _ = self.link.out.send(&ToServer::Release { attempt, reason, trouble: true });
                 true
             }
         }
@@ -236,18 +243,22 @@ impl Job {
     async fn deliver(&mut self, parcel: &Parcel, outbox: &Path) -> Result<(), Stop> {
         let cancel = self.cancel.clone();
         loop {
-            tokio::select! {
+            let verdict = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(Stop::Cancelled),
                 // Whatever ends the connection also cancels this job.
                 sent = self.send(parcel, outbox) => sent?,
-            }
-            let verdict = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(Stop::Cancelled),
-                verdict = self.verdicts.recv() => verdict,
+            };
+            let verdict = match verdict {
+                Some(verdict) => Some(verdict),
+                None => tokio::select! {
+                    biased;
+                    () = cancel.cancelled() => return Err(Stop::Cancelled),
+                    verdict = self.verdicts.recv() => verdict,
+                },
             };
             match verdict {
+                Some(Verdict::Wanted { .. }) => Err(anyhow::anyhow!("the server wants the results twice"))?,
                 Some(Verdict::Accepted) => return Ok(()),
                 Some(Verdict::Refused(reason)) => {
                     tracing::error!("the server refuses the results of {}: {reason}", self.assignment.srpm);
@@ -269,27 +280,39 @@ impl Job {
         }
     }
 
-    async fn send(&mut self, parcel: &Parcel, outbox: &Path) -> anyhow::Result<()> {
+    /// Announces the results and sends what the server wants of them; its verdict comes later, or
+    /// is given because it wanted nothing.
+    async fn send(&mut self, parcel: &Parcel, outbox: &Path) -> anyhow::Result<Option<Verdict>> {
         let attempt = self.assignment.attempt;
         let (outcome, bytes) = (parcel.outcome.clone(), parcel.manifest.iter().map(|entry| entry.size).sum());
         let files = parcel.manifest.len().try_into().context("too many files")?;
-        let announce = move |stream| ToServer::Deliver { attempt, outcome, files, bytes, stream };
-        let mut stream = self.link.open_stream(announce).await?;
+        let out = &self.link.out;
+        out.send_ordered(&ToServer::Deliver { attempt, outcome, files, bytes }).await?;
         for entries in parcel.manifest.chunks(MANIFEST_PART) {
-            self.link.out.send_ordered(&ToServer::Manifest { attempt, entries: entries.to_vec() }).await?;
+            out.send_ordered(&ToServer::Manifest { attempt, entries: entries.to_vec() }).await?;
         }
-        match send_files(&mut stream, ParcelReader::new(outbox.to_owned(), parcel)).await {
-            Ok(()) => Ok(stream.end(None).await?),
+        let (offset, part) = match self.verdicts.recv().await.context("the connection has ended")? {
+            Verdict::Wanted { offset, part } => (offset, part),
+            verdict => return Ok(Some(verdict)),
+        };
+        let (outbox, parcel) = (outbox.to_owned(), parcel.clone());
+        let begun = spawn_blocking(move || ParcelReader::resume(outbox, &parcel, offset, part));
+        let (reader, offset) = begun.await?.context("cannot read the outbox")?;
+        let announce = move |stream| ToServer::Upload { attempt, offset, stream };
+        let mut stream = self.link.open_stream(announce).await?;
+        match send_files(&mut stream, reader).await {
+            Ok(()) => stream.end(None).await?,
+            // The verdict says why.
             Err(SendError::Stream(moji_proto::io::StreamError::Unwanted)) => {
-                // The verdict says why.
-                Ok(stream.abort("the server wants no more").await?)
+                stream.abort("the server wants no more").await?;
             }
-            Err(SendError::Stream(error)) => Err(error.into()),
+            Err(SendError::Stream(error)) => return Err(error.into()),
             Err(SendError::Read(error)) => {
                 stream.abort(&error.to_string()).await?;
                 bail!("cannot read the outbox: {error}")
             }
         }
+        Ok(None)
     }
 }
 

@@ -1,12 +1,12 @@
 //! Finished results: made durable here before anything else happens with them. Blocks.
 
 use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use moji_proto::limits::DATA_BYTES;
-use moji_proto::{ArtifactName, Hasher, ManifestEntry, Outcome};
+use moji_proto::{ArtifactName, Hasher, ManifestEntry, Outcome, Sha256};
 use serde::{Deserialize, Serialize};
 
 use crate::mock::{logs, results};
@@ -78,6 +78,22 @@ fn describe(path: &Path, name: ArtifactName) -> io::Result<ManifestEntry> {
     Ok(ManifestEntry { name, size, sha256: hasher.finish() })
 }
 
+/// The digest of the next `length` bytes.
+fn digest_of(file: &mut File, length: u64) -> io::Result<Sha256> {
+    let (mut hasher, mut left, mut buffer) = (Hasher::new(), length, vec![0; DATA_BYTES]);
+    while left > 0 {
+        let read = file.take(left).read(&mut buffer)?;
+        let bytes = buffer.get(..read).filter(|bytes| !bytes.is_empty());
+        hasher.update(bytes.ok_or_else(|| too_short("a file of the outbox has become"))?);
+        left -= read as u64;
+    }
+    Ok(hasher.finish())
+}
+
+fn too_short(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{what} shorter than the manifest says"))
+}
+
 fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let part: PathBuf = path.with_extension("part");
     fs::write(&part, content)?;
@@ -94,9 +110,28 @@ pub struct ParcelReader {
 }
 
 impl ParcelReader {
-    /// From the beginning.
-    pub fn new(outbox: PathBuf, parcel: &Parcel) -> Self {
-        Self { outbox, left: parcel.manifest.clone().into_iter(), current: None }
+    /// From byte `offset` of all files on; when `part` is not the digest of what stands before it in
+    /// its file, from the beginning of that file on. Gives where it begins.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or there are not so many bytes.
+    pub fn resume(outbox: PathBuf, parcel: &Parcel, offset: u64, part: Sha256) -> io::Result<(Self, u64)> {
+        let mut reader = Self { outbox, left: parcel.manifest.clone().into_iter(), current: None };
+        let mut before = offset;
+        while let Some(entry) = reader.left.as_slice().first().filter(|entry| entry.size <= before) {
+            before -= entry.size;
+            reader.left.next();
+        }
+        if before == 0 {
+            return Ok((reader, offset));
+        }
+        let entry = reader.left.next().ok_or_else(|| too_short("the results are"))?;
+        let mut file = results::open_regular(&reader.outbox.join(&entry.name))?;
+        let fits = digest_of(&mut file, before)? == part;
+        let begin = if fits { before } else { 0 };
+        file.seek(SeekFrom::Start(begin))?;
+        reader.current = Some((file, entry.size - begin));
+        Ok((reader, offset - before + begin))
     }
 
     /// The next bytes, as many as fit one frame, across the files' borders; empty at the end.
@@ -118,10 +153,7 @@ impl ParcelReader {
             if *left == 0 {
                 self.current = None;
             } else if read == 0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    "a file of the outbox has become shorter",
-                ));
+                return Err(too_short("a file of the outbox has become"));
             }
         }
         Ok(piece)
@@ -153,7 +185,9 @@ mod tests {
         let names: Vec<_> = parcel.manifest.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(names, ["a-1-1.noarch.rpm", "build.log", "empty.log", "mock.log"]);
         assert_eq!(parcel.manifest[1].sha256, Sha256::of(b"built"));
-        let mut reader = ParcelReader::new(outbox.clone(), &parcel);
+        let nothing = Sha256::of(b"");
+        let (mut reader, from) = ParcelReader::resume(outbox.clone(), &parcel, 0, nothing).unwrap();
+        assert_eq!(from, 0);
         let mut all = Vec::new();
         loop {
             let piece = reader.next_piece().unwrap();
@@ -164,8 +198,22 @@ mod tests {
         }
         assert_eq!(all.len() as u64, parcel.manifest.iter().map(|entry| entry.size).sum::<u64>());
         assert!(all.ends_with(b"builtINFO"));
+        let starts = [
+            (5, Sha256::of(&[1; 5]), 5),
+            (5, nothing, 0),
+            (700_002, Sha256::of(b"bu"), 700_002),
+            (700_002, Sha256::of(b"bo"), 700_000),
+            (700_005, nothing, 700_005),
+            (700_009, nothing, 700_009),
+        ];
+        for (offset, part, begins) in starts {
+            let (mut reader, from) = ParcelReader::resume(outbox.clone(), &parcel, offset, part).unwrap();
+            assert_eq!(from, begins, "{offset}");
+            assert!(all[from as usize..].starts_with(&reader.next_piece().unwrap()), "{offset}");
+        }
+        assert!(ParcelReader::resume(outbox.clone(), &parcel, 700_010, nothing).is_err());
         fs::write(outbox.join("build.log"), "b").unwrap();
-        let mut reader = ParcelReader::new(outbox, &parcel);
+        let (mut reader, _) = ParcelReader::resume(outbox, &parcel, 0, nothing).unwrap();
         assert!(std::iter::from_fn(|| Some(reader.next_piece())).take(5).any(|piece| piece.is_err()));
     }
 

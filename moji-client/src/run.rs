@@ -253,6 +253,9 @@ impl<C: Connector> Client<C> {
                 self.assigned = None;
                 left
             }
+            FromServer::Wanted { attempt, offset, part } => {
+                self.verdict(attempt, Verdict::Wanted { offset, part })
+            }
             FromServer::Accepted(attempt) => self.verdict(attempt, Verdict::Accepted),
             FromServer::Rejected { attempt, reason, again: true } => {
                 self.verdict(attempt, Verdict::Again(reason))
@@ -303,7 +306,7 @@ impl<C: Connector> Client<C> {
                 Effect::Ask(slot) => self.say(&ToServer::Ask { slot }),
                 Effect::SayDrain => self.say(&ToServer::Drain),
                 Effect::Release { attempt, reason } => {
-                    self.say(&ToServer::Release { attempt, reason: reason.into() });
+                    self.say(&ToServer::Release { attempt, reason: reason.into(), trouble: false });
                 }
                 Effect::Start { slot, .. } => self.start(slot),
                 Effect::Abort(slot) => {
@@ -349,7 +352,7 @@ impl<C: Connector> Client<C> {
             // give the attempt back.
             if ended.is_err() {
                 let reason = "internal error of the builder".into();
-                let _ = out.send(&ToServer::Release { attempt, reason });
+                let _ = out.send(&ToServer::Release { attempt, reason, trouble: true });
             }
             (slot, ended.unwrap_or(true))
         });

@@ -54,7 +54,8 @@ impl Tail {
                     Some(stream) => stream,
                     none => {
                         let (attempt, file) = (self.attempt, self.file);
-                        let announce = move |stream| ToServer::Log { attempt, file, stream };
+                        let offset = sent;
+                        let announce = move |stream| ToServer::Log { attempt, file, offset, stream };
                         none.insert(link.open_stream(announce).await?)
                     }
                 };

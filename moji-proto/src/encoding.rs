@@ -109,7 +109,6 @@ mod tests {
                 outcome: Outcome::failed(FailureKind::MissingDependency, &longest, Some(i32::MIN), missing),
                 files: u32::MAX,
                 bytes: u64::MAX,
-                stream: u32::MAX,
             },
             ToServer::Register(Registration {
                 name: BuilderName::new("x".repeat(128)).unwrap(),

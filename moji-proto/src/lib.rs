@@ -21,7 +21,8 @@ pub mod version;
 
 pub use digest::{Hasher, Sha256};
 pub use message::{
-    Assignment, LogFile, ManifestEntry, Registration, StreamId, StreamMessage, ToBuilder, ToServer,
+    Assignment, HeldAttempt, LogFile, ManifestEntry, Registration, StreamId, StreamMessage, ToBuilder,
+    ToServer,
 };
 pub use names::{ArtifactName, AttemptId, BuilderName, NameError, Nvr, SrpmName, TargetName};
 pub use outcome::{FailureKind, Outcome, Phase};

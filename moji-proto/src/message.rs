@@ -73,19 +73,20 @@ pub enum ToServer {
         attempt: AttemptId,
         /// Which log.
         file: LogFile,
+        /// Where in the log the stream's first byte stands: what the server has of it already.
+        offset: u64,
         /// The stream that will carry its bytes.
         stream: StreamId,
     },
-    /// The next part of the manifest that a [`ToServer::Deliver`] has announced; all parts come
-    /// before the first of the files' bytes.
+    /// The next part of the manifest that a [`ToServer::Deliver`] has announced.
     Manifest {
         /// The attempt.
         attempt: AttemptId,
         /// The next entries, at most [`crate::limits::MANIFEST_PART`].
         entries: Vec<ManifestEntry>,
     },
-    /// The attempt has ended. Its manifest follows, and then, on the stream, the bytes of all its
-    /// files, one after the other in the manifest's order, without anything between them.
+    /// The attempt has ended, and its results are durable here. Their manifest follows; the answer
+    /// to all of it is [`ToBuilder::Wanted`], or the end of the lease.
     Deliver {
         /// The attempt.
         attempt: AttemptId,
@@ -95,15 +96,15 @@ pub enum ToServer {
         files: u32,
         /// Sum of their sizes.
         bytes: u64,
-        /// The stream.
-        stream: StreamId,
     },
-    /// I give this attempt back without a result; nobody's fault.
+    /// I give this attempt back without a result.
     Release {
         /// The attempt.
         attempt: AttemptId,
         /// Why, in one line for people.
         reason: String,
+        /// Whether something is wrong with the builder; otherwise it is nobody's fault.
+        trouble: bool,
     },
     /// About streams in either direction.
     Stream(StreamMessage),
@@ -112,6 +113,38 @@ pub enum ToServer {
         /// Why, in one line for people.
         reason: String,
     },
+    /// I was given this attempt on an earlier connection, and hold it still. Answered by
+    /// [`ToBuilder::Resume`], [`ToBuilder::Accepted`] or [`ToBuilder::Stale`]; late, when its results
+    /// are being published just now.
+    Hold(HeldAttempt),
+    /// The answer to [`ToBuilder::Wanted`]: a stream with the bytes of all files of the manifest, one
+    /// after the other in its order, without anything between them, begins at `offset`.
+    Upload {
+        /// The attempt.
+        attempt: AttemptId,
+        /// The first byte's place in all of them: what the server has, or, when the digest of that
+        /// did not fit, the beginning of the file that is not whole.
+        offset: u64,
+        /// The stream.
+        stream: StreamId,
+    },
+}
+
+/// An attempt that a builder has kept although its connection, or the server, had ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAttempt {
+    /// The attempt's id.
+    pub attempt: AttemptId,
+    /// What it builds for.
+    pub target: TargetName,
+    /// The SRPM's file name.
+    pub srpm: SrpmName,
+    /// The digest of the SRPM that it was given.
+    pub sha256: Sha256,
+    /// The slot that works on it; none when its results wait in the outbox.
+    pub slot: Option<u16>,
+    /// What is being done.
+    pub phase: Phase,
 }
 
 /// Who a builder is.
@@ -150,8 +183,8 @@ pub enum ToBuilder {
         /// The attempt.
         attempt: AttemptId,
     },
-    /// The delivery was not good. The lease goes on when `again`: deliver once more. Otherwise it
-    /// has ended, and the builder forgets the attempt.
+    /// The delivery was not good. The lease goes on when `again`: deliver once more, after a pause.
+    /// Otherwise it has ended, and the builder forgets the attempt.
     Rejected {
         /// The attempt.
         attempt: AttemptId,
@@ -176,6 +209,31 @@ pub enum ToBuilder {
     Stream(StreamMessage),
     /// I close the connection on purpose: come back later.
     Goodbye {
+        /// Why, in one line for people.
+        reason: String,
+    },
+    /// The answer to [`ToServer::Hold`]: the attempt is this session's. Go on, and send each log from
+    /// where the server has it.
+    Resume {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How many bytes the server has of each live log; nothing of those that are not named.
+        logs: Vec<(LogFile, u64)>,
+    },
+    /// The answer to [`ToServer::Deliver`] and its manifest: send the results from here on.
+    Wanted {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How many bytes of all files, in the manifest's order, the server has.
+        offset: u64,
+        /// The digest of what it has of the file that `offset` is in the middle of; of nothing when
+        /// it is at the beginning of one.
+        part: Sha256,
+    },
+    /// This builder gets no work for a while, although it may ask: too much went wrong on it.
+    Suspended {
+        /// For how long, in seconds.
+        seconds: u32,
         /// Why, in one line for people.
         reason: String,
     },

@@ -7,12 +7,17 @@
 pub enum Version {
     /// Hand-out by pull, SRPMs and results in windowed streams, live logs, requeue on disconnect.
     V1 = 1,
+    /// Attempts outlive their connection: `Hold` and `Resume`; uploads go on where they were cut:
+    /// `Wanted` and `Upload`, and `Deliver` opens no stream of its own; a log's stream has an offset;
+    /// `Release` says whether the builder is at fault, `Suspended` what follows from it. V1 was never
+    /// released and is not spoken any more.
+    V2 = 2,
 }
 
 /// The newest version that this program speaks.
-pub const NEWEST: u16 = Version::V1 as u16;
+pub const NEWEST: u16 = Version::V2 as u16;
 /// The oldest version that this program still speaks.
-pub const OLDEST: u16 = Version::V1 as u16;
+pub const OLDEST: u16 = Version::V2 as u16;
 
 /// The newest version that two ranges of versions share.
 ///

@@ -5,8 +5,8 @@
 use moji_proto::frame::Kind;
 use moji_proto::handshake::RefusalCode;
 use moji_proto::{
-    Assignment, FailureKind, LogFile, ManifestEntry, Outcome, Phase, Registration, StreamMessage, ToBuilder,
-    ToServer, limits, names, outcome, version,
+    Assignment, FailureKind, HeldAttempt, LogFile, ManifestEntry, Outcome, Phase, Registration,
+    StreamMessage, ToBuilder, ToServer, limits, names, outcome, version,
 };
 use serde::Deserialize;
 
@@ -50,6 +50,7 @@ fn every_limit_is_named_with_its_value() {
         ("STREAMS_PER_SLOT", limits::STREAMS_PER_SLOT as u64),
         ("MANIFEST_PART", limits::MANIFEST_PART as u64),
         ("FILES", limits::FILES as u64),
+        ("HOLDS", limits::HOLDS as u64),
     ];
     let in_the_code: Vec<_> = include_str!("../src/limits.rs")
         .lines()
@@ -132,6 +133,7 @@ fn every_structure_is_described() {
     has_fields(row("Registration"), fields::<Registration>());
     has_fields(row("Assignment"), fields::<Assignment>());
     has_fields(row("ManifestEntry"), fields::<ManifestEntry>());
+    has_fields(row("HeldAttempt"), fields::<HeldAttempt>());
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The bytes of protocol version 1. When this test fails, the wire has changed, and peers of other
+//! The bytes of protocol version 2. When this test fails, the wire has changed, and peers of other
 //! versions misunderstand each other: see `src/version.rs` for what belongs to such a change.
 //!
 //! `golden.txt` holds one line for each message and frame. The proofs in it were also computed with
@@ -112,7 +112,10 @@ fn frames() -> String {
         let ClientStep::NeedKey(need) = client.server_hello(server_hello, true).unwrap() else { panic!() };
         let (wait, proof) = need.prove(Key::stretch("pass wörd", &salt).unwrap());
         let proof = answer.check(note(&format!("Proof of the client, {name}"), &proof)).unwrap();
-        assert_eq!(wait.finish(note(&format!("Proof of the server, {name}"), &proof)).unwrap(), 1);
+        assert_eq!(
+            wait.finish(note(&format!("Proof of the server, {name}"), &proof)).unwrap(),
+            moji_proto::version::NEWEST
+        );
     }
 
     for code in [

@@ -137,7 +137,7 @@ fn the_most_that_fits_takes_a_bounded_amount_of_memory() {
     // As many empty texts as there is room for: the most memory for a byte that this protocol has.
     let count = CONTROL_BODY - 16;
     let head = [&[6, 1, 1, 1, 1, 0, 0, 251][..], &(count as u16).to_le_bytes()].concat();
-    let bytes = [&head[..], &vec![0; count], &[0, 0, 0]].concat();
+    let bytes = [&head[..], &vec![0; count], &[0, 0]].concat();
     let message = decode::<ToServer>(&bytes).unwrap();
     let ToServer::Deliver { outcome, .. } = message else { panic!("{message:?}") };
     let moji_proto::Outcome::Failed { missing, .. } = outcome.bounded() else { panic!() };

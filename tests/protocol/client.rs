@@ -207,7 +207,7 @@ async fn logs_are_live() -> Result {
     let begun = driven.begun().await?;
     fs::write(begun.task.resultdir.join("build.log"), "+ make\n")?;
     let stream = match server.word().await? {
-        ToServer::Log { attempt: of, file: LogFile::Build, stream } if of == attempt => stream,
+        ToServer::Log { attempt: of, file: LogFile::Build, offset: 0, stream } if of == attempt => stream,
         other => bail!("{other:?}"),
     };
     server.until(|peer| peer.streams.get(&stream).is_some_and(|heard| heard.bytes == b"+ make\n")).await
@@ -314,7 +314,7 @@ async fn a_damaged_srpm_is_given_back_and_the_slot_rests() -> Result {
     let attempt = server.assign(43, 1, "damaged", &bytes, Sha256::of(b"another")).await?;
     let begun = Instant::now();
     match server.word().await? {
-        ToServer::Release { attempt: released, reason } => {
+        ToServer::Release { attempt: released, reason, .. } => {
             assert!(released == attempt && reason.contains("damaged"), "{reason}");
         }
         other => bail!("{other:?}"),
@@ -336,7 +336,7 @@ async fn a_builder_that_cannot_begin_gives_the_attempt_back_and_rests() -> Resul
     let _ = driven.begun().await?.end.send(Ending::NotEvenBegun);
     let released = server.word().await?;
     assert!(
-        matches!(&released, ToServer::Release { attempt: a, reason } if *a == attempt && reason.contains("disk"))
+        matches!(&released, ToServer::Release { attempt: a, reason, trouble: true } if *a == attempt && reason.contains("disk"))
     );
     let begun = Instant::now();
     asked(&mut server, [0]).await?;
@@ -422,12 +422,14 @@ async fn a_delivery_that_is_unwanted_in_the_middle_is_delivered_again() -> Resul
     let large = vec![7; 6 << 20];
     driven.begun().await?.end(Outcome::Succeeded, &[("stopped-1-1.noarch.rpm", &large)])?;
     let stream = match no_log(&mut server).await? {
-        ToServer::Deliver { stream, .. } => stream,
+        ToServer::Deliver { .. } => {
+            assert!(matches!(no_log(&mut server).await?, ToServer::Manifest { .. }));
+            server.want(attempt, 0, moji_proto::Sha256::of(b"")).await?
+        }
         other => bail!("{other:?}"),
     };
     server.say(moji_proto::StreamMessage::Unwanted { stream }).await?;
     server.say(ToBuilder::Rejected { attempt, reason: "the disk is full".into(), again: true }).await?;
-    assert!(matches!(no_log(&mut server).await?, ToServer::Manifest { .. }));
     assert!(server.whole(stream).await.is_err(), "it went on sending");
     let (_, _, files) = server.delivery().await?;
     assert!(files["stopped-1-1.noarch.rpm"] == large);

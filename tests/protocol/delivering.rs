@@ -96,9 +96,8 @@ async fn a_builder_that_aborts_its_delivery_may_deliver_again() -> Result {
 /// Delivers a manifest that breaks the protocol; the connection is closed and nothing remains.
 async fn breaks_the_protocol(name: &str, files: u32, bytes: u64, entries: Vec<ManifestEntry>) -> Result {
     let (server, mut builder, attempt) = leased(name).await?;
-    let stream = builder.next_stream();
     let outcome = Outcome::Succeeded;
-    builder.say(ToServer::Deliver { attempt, outcome, files, bytes, stream }).await?;
+    builder.say(ToServer::Deliver { attempt, outcome, files, bytes }).await?;
     builder.say(ToServer::Manifest { attempt, entries }).await?;
     let heard = builder.to_the_end().await;
     assert!(matches!(&heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
@@ -121,10 +120,7 @@ async fn a_manifest_that_contradicts_itself_closes_the_connection() -> Result {
 async fn a_manifest_with_an_illegal_name_closes_the_connection() -> Result {
     for illegal in ["../x.log", "/tmp/z.log", ".hid.log", "-rf.log1", "a\0bc.log", "script.s"] {
         let (server, mut builder, attempt) = leased("illegal").await?;
-        let stream = builder.next_stream();
-        builder
-            .say(ToServer::Deliver { attempt, outcome: Outcome::Succeeded, files: 1, bytes: 2, stream })
-            .await?;
+        builder.say(ToServer::Deliver { attempt, outcome: Outcome::Succeeded, files: 1, bytes: 2 }).await?;
         // No such name can be made, so the bytes of a good one are changed.
         let legal = format!("{:x<width$}.log", "", width = illegal.len() - 4);
         let message = ToServer::Manifest { attempt, entries: manifest(&[(&legal, b"ab")])? };
@@ -172,7 +168,7 @@ async fn live_logs_arrive_while_the_build_runs() -> Result {
     let mut streams = Vec::new();
     for (file, text) in [(LogFile::Build, "+ make"), (LogFile::Root, "Installing gcc")] {
         let stream = builder.next_stream();
-        builder.say(ToServer::Log { attempt, file, stream }).await?;
+        builder.say(ToServer::Log { attempt, file, offset: 0, stream }).await?;
         builder.data(stream, text.as_bytes()).await?;
         streams.push(stream);
     }
@@ -187,7 +183,7 @@ async fn live_logs_arrive_while_the_build_runs() -> Result {
 async fn a_log_beyond_its_limit_is_cut_and_unwanted_and_costs_nothing_else() -> Result {
     let (server, mut builder, attempt) = leased("chatty").await?;
     let stream = builder.next_stream();
-    builder.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+    builder.say(ToServer::Log { attempt, file: LogFile::Build, offset: 0, stream }).await?;
     builder.data(stream, &[b'x'; 12_000]).await?;
     builder.until(|peer| peer.unwanted == [stream]).await?;
     assert_eq!(std::fs::metadata(server.site.folders.attempt(attempt).join("build.log"))?.len(), 10_000);
@@ -204,7 +200,7 @@ async fn more_open_streams_than_its_slots_may_have_close_the_connection() -> Res
     let (server, mut builder, attempt) = leased("flood").await?;
     for _ in 0..=moji_proto::limits::STREAMS_PER_SLOT {
         let stream = builder.next_stream();
-        builder.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+        builder.say(ToServer::Log { attempt, file: LogFile::Build, offset: 0, stream }).await?;
     }
     let heard = builder.to_the_end().await;
     assert!(matches!(&heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
@@ -214,11 +210,42 @@ async fn more_open_streams_than_its_slots_may_have_close_the_connection() -> Res
 #[tokio::test(start_paused = true)]
 async fn a_builder_that_stops_in_the_middle_of_its_manifest_is_given_up() -> Result {
     let (server, mut builder, attempt) = leased("stuck").await?;
-    let stream = builder.next_stream();
-    let deliver = ToServer::Deliver { attempt, outcome: Outcome::Succeeded, files: 2, bytes: 4, stream };
+    let deliver = ToServer::Deliver { attempt, outcome: Outcome::Succeeded, files: 2, bytes: 4 };
     builder.say(deliver).await?;
     let begun = tokio::time::Instant::now();
     builder.to_the_end().await;
     assert_eq!(begun.elapsed(), Duration::from_secs(30));
     came_to_nothing(&server, "stuck").await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_goes_on_where_it_was_cut() -> Result {
+    let (server, mut builder, attempt) = leased("cut").await?;
+    let rpm = rpm("cut", "1", "1", "cut-1-1.src.rpm", 700_000);
+    let files: [(&str, &[u8]); 3] =
+        [("build.log", b"built"), ("cut-1-1.noarch.rpm", &rpm), ("root.log", b"")];
+    let listed = manifest(&files)?;
+    let all = [b"built", &rpm[..]].concat();
+    for (sent, have) in [(3, 0), (300_000, 3)] {
+        builder.announce(attempt, Outcome::Succeeded, &listed).await?;
+        let wanted = builder.word().await?;
+        let from = have as u64;
+        assert_eq!(wanted, ToBuilder::Wanted { attempt, offset: from, part: Sha256::of(&all[..have]) });
+        let stream = builder.next_stream();
+        builder.say(ToServer::Upload { attempt, offset: from, stream }).await?;
+        builder.data(stream, &all[have..sent]).await?;
+        builder.say(moji_proto::StreamMessage::Abort { stream, reason: "cut".into() }).await?;
+        assert!(matches!(builder.word().await?, ToBuilder::Rejected { again: true, .. }));
+    }
+    // The builder finds that the server's part of the RPM is not its own, and begins that file anew.
+    builder.announce(attempt, Outcome::Succeeded, &listed).await?;
+    let part = Sha256::of(&rpm[..300_000 - 5]);
+    assert_eq!(builder.word().await?, ToBuilder::Wanted { attempt, offset: 300_000, part });
+    let stream = builder.next_stream();
+    builder.say(ToServer::Upload { attempt, offset: 5, stream }).await?;
+    builder.data(stream, &rpm).await?;
+    builder.end(stream, None).await?;
+    assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
+    assert_eq!(std::fs::read(server.site.folders.repo.join("cut-1-1/cut-1-1.noarch.rpm"))?, rpm);
+    Ok(())
 }

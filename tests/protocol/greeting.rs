@@ -102,7 +102,7 @@ fn hello(oldest: u16, newest: u16) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn too_old_and_too_new_versions_are_told_what_to_update() -> Result {
     let (server, mut builder) = undisturbed().await?;
-    for (oldest, newest, update) in [(0, 0, "update the client"), (2, 9, "update the server")] {
+    for (oldest, newest, update) in [(0, 1, "update the client"), (3, 9, "update the server")] {
         let mut peer: ScriptedBuilder = Peer::new(server.connect()?);
         peer.raw(&hello(oldest, newest)).await?;
         let frame = peer.frame().await?;

@@ -96,10 +96,10 @@ async fn whoever_does_not_hold_an_attempt_is_told_that_it_is_stale() -> Result {
     let rpm = rpm("held", "1", "1", "held-1-1.src.rpm", 99);
     thief.deliver(attempt, Outcome::Succeeded, &[("held-1-1.noarch.rpm", &rpm)]).await?;
     assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
-    thief.say(ToServer::Release { attempt, reason: "mine".into() }).await?;
+    thief.say(ToServer::Release { attempt, reason: "mine".into(), trouble: false }).await?;
     assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
     let stream = thief.next_stream();
-    thief.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+    thief.say(ToServer::Log { attempt, file: LogFile::Build, offset: 0, stream }).await?;
     assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
     assert!(thief.unwanted.contains(&stream), "{:?}", thief.unwanted);
     let made_up = AttemptId { boot: 12, serial: 34 };
@@ -135,11 +135,11 @@ async fn a_released_srpm_goes_to_the_next_waiting_slot_at_once() -> Result {
     let mut other = server.builder("second", &["f43"], 1).await?;
     other.ask(0).await?;
     let begun = Instant::now();
-    builder.say(ToServer::Release { attempt, reason: "the disk is full".into() }).await?;
+    builder.say(ToServer::Release { attempt, reason: "the disk is full".into(), trouble: false }).await?;
     let (again, _) = (other.assignment().await?, begun.elapsed());
     assert_eq!(begun.elapsed(), Duration::ZERO);
     assert!(again.attempt != attempt && again.srpm.as_str() == "released-1-1.src.rpm", "{again:?}");
-    builder.say(ToServer::Release { attempt, reason: "once more".into() }).await?;
+    builder.say(ToServer::Release { attempt, reason: "once more".into(), trouble: false }).await?;
     assert_eq!(builder.word().await?, ToBuilder::Stale { attempt });
     assert_eq!(server.site.working(), ["released-1-1.src.rpm"]);
     Ok(())
@@ -235,7 +235,7 @@ async fn an_srpm_that_cannot_go_back_is_moved_when_it_can() -> Result {
     let (server, mut builder, attempt) = leased("stuck", 10).await?;
     let source = server.site.folders.source.join("stuck-1-1.src.rpm");
     std::fs::create_dir(&source)?;
-    builder.say(ToServer::Release { attempt, reason: "no room".into() }).await?;
+    builder.say(ToServer::Release { attempt, reason: "no room".into(), trouble: false }).await?;
     sleep(Duration::from_secs(20)).await;
     assert_eq!(server.site.working(), ["stuck-1-1.src.rpm"]);
     std::fs::remove_dir(&source)?;
@@ -270,7 +270,7 @@ async fn a_slot_that_has_work_or_has_asked_may_not_ask() -> Result {
 async fn a_log_is_sent_once() -> Result {
     let (server, mut builder, attempt) = leased("chatter", 0).await?;
     for stream in [1, 2] {
-        builder.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+        builder.say(ToServer::Log { attempt, file: LogFile::Build, offset: 0, stream }).await?;
     }
     let heard = builder.to_the_end().await;
     assert!(

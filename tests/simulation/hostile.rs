@@ -110,16 +110,16 @@ async fn foreign_attempts(peer: &mut ScriptedBuilder<TcpStream>, own: AttemptId)
         if attempt != own {
             forge(peer, attempt).await?;
             stale(peer, attempt).await?;
-            peer.say(ToServer::Release { attempt, reason: "not mine".into() }).await?;
+            peer.say(ToServer::Release { attempt, reason: "not mine".into(), trouble: false }).await?;
             stale(peer, attempt).await?;
         }
     }
-    peer.say(ToServer::Release { attempt: own, reason: "enough".into() }).await
+    peer.say(ToServer::Release { attempt: own, reason: "enough".into(), trouble: false }).await
 }
 
 async fn flood(peer: &mut ScriptedBuilder<TcpStream>, attempt: AttemptId) -> anyhow::Result<()> {
     let stream = peer.next_stream();
-    peer.say(ToServer::Log { attempt, file: LogFile::Build, stream }).await?;
+    peer.say(ToServer::Log { attempt, file: LogFile::Build, offset: 0, stream }).await?;
     for _ in 0..20 {
         peer.data(stream, &[b'z'; 40_000]).await?;
     }

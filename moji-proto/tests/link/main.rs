@@ -128,7 +128,7 @@ impl Dispatch {
 /// The message that announces a stream here.
 pub(crate) fn log(stream: StreamId) -> Message {
     let attempt = moji_proto::AttemptId { boot: 7, serial: u64::from(stream) + 50 };
-    Message::Log { attempt, file: LogFile::Build, stream }
+    Message::Log { attempt, file: LogFile::Build, offset: 0, stream }
 }
 
 pub(crate) fn ask(slot: u16) -> Message {

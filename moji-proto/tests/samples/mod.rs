@@ -4,8 +4,8 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use moji_proto::{
-    ArtifactName, Assignment, AttemptId, BuilderName, FailureKind, LogFile, ManifestEntry, Outcome, Phase,
-    Registration, Sha256, SrpmName, StreamMessage, TargetName, ToBuilder, ToServer,
+    ArtifactName, Assignment, AttemptId, BuilderName, FailureKind, HeldAttempt, LogFile, ManifestEntry,
+    Outcome, Phase, Registration, Sha256, SrpmName, StreamMessage, TargetName, ToBuilder, ToServer,
 };
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, VariantAccess, Visitor};
@@ -28,14 +28,23 @@ pub(crate) fn to_server() -> Vec<(&'static str, ToServer)> {
         size,
         sha256: digest(first),
     };
-    let deliver = |serial, outcome, stream| ToServer::Deliver {
+    let deliver = |serial, outcome| ToServer::Deliver {
         attempt: attempt(serial),
         outcome,
         files: 3,
         bytes: 0x1_0000_0001,
-        stream,
     };
-    let failed_with = |kind, stream| deliver(u64::from(stream) + 100, failed(kind, Some(-9)), stream);
+    let failed_with = |kind, serial| deliver(serial, failed(kind, Some(-9)));
+    let hold = |serial, slot, phase| {
+        ToServer::Hold(HeldAttempt {
+            attempt: attempt(serial),
+            target: TargetName::new("fedora-43-riscv64").unwrap(),
+            srpm: SrpmName::new("bash-5.3.0-2.fc43.src.rpm").unwrap(),
+            sha256: digest(0x40),
+            slot,
+            phase,
+        })
+    };
     vec![
         (
             "Register",
@@ -59,7 +68,7 @@ pub(crate) fn to_server() -> Vec<(&'static str, ToServer)> {
                 attempts: vec![(attempt(6), Phase::Building), (attempt(7), Phase::Receiving)],
             },
         ),
-        ("Log", ToServer::Log { attempt: attempt(8), file: LogFile::Build, stream: 9 }),
+        ("Log", ToServer::Log { attempt: attempt(8), file: LogFile::Build, offset: 0x1_0001, stream: 9 }),
         (
             "Manifest",
             ToServer::Manifest {
@@ -67,17 +76,27 @@ pub(crate) fn to_server() -> Vec<(&'static str, ToServer)> {
                 entries: vec![entry("a-1-1.noarch.rpm", 0x1234_5678, 0x80), entry("build.log", 250, 0xa0)],
             },
         ),
-        ("Deliver succeeded", deliver(65_536, Outcome::Succeeded, 11)),
-        ("Deliver failed, package", failed_with(FailureKind::Package, 12)),
-        ("Deliver failed, missing dependency", failed_with(FailureKind::MissingDependency, 13)),
-        ("Deliver failed, infrastructure", failed_with(FailureKind::Infrastructure, 14)),
-        ("Deliver failed, configuration", failed_with(FailureKind::Configuration, 15)),
-        ("Deliver failed, unreadable SRPM", failed_with(FailureKind::UnreadableSrpm, 16)),
-        ("Deliver failed, interrupted", failed_with(FailureKind::Interrupted, 17)),
-        ("Deliver failed, no exit code", deliver(18, failed(FailureKind::Package, None), 19)),
-        ("Release", ToServer::Release { attempt: attempt(20), reason: "second SIGTERM".into() }),
+        ("Deliver succeeded", deliver(65_536, Outcome::Succeeded)),
+        ("Deliver failed, package", failed_with(FailureKind::Package, 112)),
+        ("Deliver failed, missing dependency", failed_with(FailureKind::MissingDependency, 113)),
+        ("Deliver failed, infrastructure", failed_with(FailureKind::Infrastructure, 114)),
+        ("Deliver failed, configuration", failed_with(FailureKind::Configuration, 115)),
+        ("Deliver failed, unreadable SRPM", failed_with(FailureKind::UnreadableSrpm, 116)),
+        ("Deliver failed, interrupted", failed_with(FailureKind::Interrupted, 117)),
+        ("Deliver failed, no exit code", deliver(18, failed(FailureKind::Package, None))),
+        (
+            "Release, nobody's fault",
+            ToServer::Release { attempt: attempt(20), reason: "second SIGTERM".into(), trouble: false },
+        ),
+        (
+            "Release, trouble",
+            ToServer::Release { attempt: attempt(19), reason: "disk full".into(), trouble: true },
+        ),
         ("Stream", ToServer::Stream(StreamMessage::Received { stream: 21, bytes: 0x22_0000 })),
         ("Goodbye", ToServer::Goodbye { reason: "drained".into() }),
+        ("Hold in a slot", hold(22, Some(23), Phase::Building)),
+        ("Hold in the outbox", hold(24, None, Phase::Delivering)),
+        ("Upload", ToServer::Upload { attempt: attempt(25), offset: 0x2_0000_0002, stream: 26 }),
     ]
 }
 
@@ -116,6 +135,16 @@ pub(crate) fn to_builder() -> Vec<(&'static str, ToBuilder)> {
         ("Cancel", ToBuilder::Cancel { attempt: attempt(37), reason: "SRPM removed".into() }),
         ("Stream", ToBuilder::Stream(StreamMessage::Unwanted { stream: 38 })),
         ("Goodbye", ToBuilder::Goodbye { reason: "the server restarts".into() }),
+        (
+            "Resume",
+            ToBuilder::Resume {
+                attempt: attempt(39),
+                logs: vec![(LogFile::Root, 70_000), (LogFile::Build, 45)],
+            },
+        ),
+        ("Resume without logs", ToBuilder::Resume { attempt: attempt(46), logs: vec![] }),
+        ("Wanted", ToBuilder::Wanted { attempt: attempt(47), offset: 0x3_0000_0003, part: digest(0x60) }),
+        ("Suspended", ToBuilder::Suspended { seconds: 300, reason: "three failures in a row".into() }),
     ]
 }
 

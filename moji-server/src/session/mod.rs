@@ -6,6 +6,7 @@
 //! and decides nothing about builds; what it knows of attempts is which ones the farm gave it.
 
 mod greet;
+mod results;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +18,7 @@ use anyhow::{Context as _, bail};
 use jiff::Timestamp;
 use moji_proto::frame::Kind;
 use moji_proto::handshake::ServerSecret;
-use moji_proto::io::{FrameReader, Incoming, IncomingStream, Outgoing, Outgoings, on_stream_message, queues};
+use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, on_stream_message, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
     Assignment, AttemptId, BuilderName, LogFile, ManifestEntry, Outcome, Phase, Sha256, SrpmName, StreamId,
@@ -32,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 use crate::commit::{Delivery, RESULTS};
 use crate::folders::Folders;
 use crate::scheduler::{Builder, SessionId};
-use transfer::DeliveryError;
+use results::{DeliveryError, Files, Have};
 
 /// How often a delivery with wrong bytes may be tried again.
 const DELIVERIES: u32 = 3;
@@ -144,7 +145,11 @@ enum DeliveryState {
     #[default]
     None,
     /// The manifest is coming.
-    Listing { announced: Announced, manifest: Vec<ManifestEntry>, stream: IncomingStream<ToBuilder> },
+    Listing { announced: Announced, manifest: Vec<ManifestEntry> },
+    /// It is compared with what an earlier upload has brought.
+    Preparing { outcome: Outcome, manifest: Vec<ManifestEntry> },
+    /// The builder knows what is wanted.
+    Wanted { outcome: Outcome, manifest: Vec<ManifestEntry>, files: Box<Files>, have: Have },
     /// The files are coming.
     Receiving { outcome: Outcome, manifest: Vec<ManifestEntry> },
     /// All is here; the farm decides.
@@ -162,6 +167,7 @@ struct Announced {
 /// How a task of a session ended.
 enum TaskEnd {
     SrpmSent(AttemptId, anyhow::Result<Sha256>),
+    ResultsPrepared(AttemptId, Result<(Box<Files>, Have), DeliveryError>),
     ResultsReceived(AttemptId, Result<(), DeliveryError>),
     LogReceived(AttemptId, LogFile, anyhow::Result<()>),
 }
@@ -323,13 +329,14 @@ impl Session {
                 self.out.send(&ToBuilder::HeartbeatSeen)?;
                 self.on_heartbeat(&attempts).await
             }
-            ToServer::Log { attempt, file, stream } => self.on_log(attempt, file, stream),
+            ToServer::Log { attempt, file, offset, stream } => self.on_log(attempt, file, offset, stream),
             ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries),
-            ToServer::Deliver { attempt, outcome, files, bytes, stream } => {
-                let announced = Announced { outcome: outcome.bounded(), files, bytes };
-                self.on_deliver(attempt, announced, stream)
+            ToServer::Deliver { attempt, outcome, files, bytes } => {
+                self.on_deliver(attempt, Announced { outcome: outcome.bounded(), files, bytes })
             }
-            ToServer::Release { attempt, reason } => {
+            ToServer::Upload { attempt, offset, stream } => self.on_upload(attempt, offset, stream),
+            ToServer::Hold(held) => Ok(self.out.send(&ToBuilder::Stale { attempt: held.attempt })?),
+            ToServer::Release { attempt, reason, .. } => {
                 if self.held.remove(&attempt).is_none() {
                     return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
                 }
@@ -366,7 +373,13 @@ impl Session {
         Ok(())
     }
 
-    fn on_log(&mut self, attempt: AttemptId, file: LogFile, stream: StreamId) -> anyhow::Result<()> {
+    fn on_log(
+        &mut self,
+        attempt: AttemptId,
+        file: LogFile,
+        offset: u64,
+        stream: StreamId,
+    ) -> anyhow::Result<()> {
         let stream = self.receiving.open(stream, &self.out)?;
         let Some(held) = self.held.get_mut(&attempt) else {
             stream.unwanted()?;
@@ -377,20 +390,13 @@ impl Session {
         }
         let (path, limit) = (held.staging.join(file.file_name()), self.config.log_limit);
         self.tasks.spawn(async move {
-            TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, path, limit).await)
+            TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, path, offset, limit).await)
         });
         Ok(())
     }
 
-    fn on_deliver(
-        &mut self,
-        attempt: AttemptId,
-        announced: Announced,
-        stream: StreamId,
-    ) -> anyhow::Result<()> {
-        let stream = self.receiving.open(stream, &self.out)?;
+    fn on_deliver(&mut self, attempt: AttemptId, announced: Announced) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else {
-            stream.unwanted()?;
             return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
         };
         if announced.files as usize > limits::FILES {
@@ -400,8 +406,8 @@ impl Session {
             bail!("it delivers {attempt} twice at a time");
         }
         held.deliveries += 1;
-        held.delivery = DeliveryState::Listing { announced, manifest: Vec::new(), stream };
-        self.receive_when_listed(attempt)
+        held.delivery = DeliveryState::Listing { announced, manifest: Vec::new() };
+        self.prepare_when_listed(attempt)
     }
 
     fn on_manifest(&mut self, attempt: AttemptId, entries: Vec<ManifestEntry>) -> anyhow::Result<()> {
@@ -414,11 +420,11 @@ impl Session {
             bail!("it lists more files of {attempt} than it announced");
         }
         manifest.extend(entries);
-        self.receive_when_listed(attempt)
+        self.prepare_when_listed(attempt)
     }
 
-    /// Begins to receive the files of a delivery when its manifest is complete.
-    fn receive_when_listed(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+    /// Looks for what is there of a delivery when its manifest is complete.
+    fn prepare_when_listed(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
         let is_complete = matches!(
             &held.delivery,
@@ -427,15 +433,48 @@ impl Session {
         if !is_complete {
             return Ok(());
         }
-        let DeliveryState::Listing { announced, manifest, stream } = std::mem::take(&mut held.delivery)
-        else {
+        let DeliveryState::Listing { announced, manifest } = std::mem::take(&mut held.delivery) else {
             return Ok(());
         };
-        transfer::check_manifest(&manifest, announced.bytes)?;
-        held.delivery = DeliveryState::Receiving { outcome: announced.outcome, manifest: manifest.clone() };
-        let folder = held.staging.join(RESULTS);
+        results::check_manifest(&manifest, announced.bytes)?;
+        let (folder, listed) = (held.staging.join(RESULTS), manifest.clone());
+        held.delivery = DeliveryState::Preparing { outcome: announced.outcome, manifest };
+        self.tasks
+            .spawn(async move { TaskEnd::ResultsPrepared(attempt, results::prepare(listed, folder).await) });
+        Ok(())
+    }
+
+    /// Tells the builder from where on its results are wanted.
+    fn prepared(&mut self, attempt: AttemptId, files: Box<Files>, have: Have) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let DeliveryState::Preparing { outcome, manifest } = std::mem::take(&mut held.delivery) else {
+            return Ok(());
+        };
+        if have.offset > 0 {
+            tracing::info!("{}: the upload of {attempt} goes on at byte {}", self.name, have.offset);
+        }
+        held.delivery = DeliveryState::Wanted { outcome, manifest, files, have };
+        let Have { offset, part, .. } = have;
+        Ok(self.out.send(&ToBuilder::Wanted { attempt, offset, part })?)
+    }
+
+    fn on_upload(&mut self, attempt: AttemptId, offset: u64, stream: StreamId) -> anyhow::Result<()> {
+        let stream = self.receiving.open(stream, &self.out)?;
+        let Some(held) = self.held.get_mut(&attempt) else {
+            stream.unwanted()?;
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        let DeliveryState::Wanted { outcome, manifest, files, have } = std::mem::take(&mut held.delivery)
+        else {
+            bail!("it uploads results of {attempt} that were not asked for");
+        };
+        if offset != have.offset && offset != have.whole {
+            bail!("it uploads results of {attempt} from byte {offset} on, not from {}", have.offset);
+        }
+        held.delivery = DeliveryState::Receiving { outcome, manifest };
+        let restart = offset != have.offset;
         self.tasks.spawn(async move {
-            TaskEnd::ResultsReceived(attempt, transfer::receive_results(stream, manifest, folder).await)
+            TaskEnd::ResultsReceived(attempt, results::receive(stream, files, restart).await)
         });
         Ok(())
     }
@@ -509,6 +548,8 @@ impl Session {
                 let reason = format!("the SRPM could not be sent: {error:#}");
                 self.tell(FromSession::Released(self.id, attempt, reason)).await
             }
+            TaskEnd::ResultsPrepared(attempt, Ok((files, have))) => self.prepared(attempt, files, have),
+            TaskEnd::ResultsPrepared(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
             TaskEnd::ResultsReceived(attempt, Ok(())) => self.delivered(attempt).await,
             TaskEnd::ResultsReceived(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
         }

@@ -1,0 +1,281 @@
+//! The results of an attempt on their way into staging, beginning where an earlier upload was cut.
+//!
+//! What is there already is worth something only as far as the manifest says so: every byte of it is
+//! read again. So nothing has to be remembered about an upload, and it does not matter how it ended,
+//! nor whether the server has ended meanwhile.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use bytes::Bytes;
+use moji_proto::io::{IncomingStream, Piece};
+use moji_proto::limits::DATA_BYTES;
+use moji_proto::{Hasher, ManifestEntry, Sha256, ToBuilder};
+use tokio::task::spawn_blocking;
+
+/// Pieces that are written in one go when they are there already.
+const BATCH: usize = 8;
+
+/// Why results could not be received.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DeliveryError {
+    /// The server's own disk.
+    #[error("the server cannot write {0}: {1}")]
+    Disk(String, io::Error),
+    /// Other bytes came than the manifest says.
+    #[error("{0}")]
+    WrongBytes(String),
+    /// The builder gave up.
+    #[error("the builder gave up: {0}")]
+    Aborted(String),
+    /// The connection ended.
+    #[error("the connection ended")]
+    Cut,
+}
+
+impl DeliveryError {
+    /// Whether the builder did nothing wrong.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self, Self::Disk(..))
+    }
+}
+
+/// Whether a manifest is what the delivery says, with every name once.
+///
+/// # Errors
+/// A sentence about what does not fit; the peer has broken the protocol then.
+pub(super) fn check_manifest(manifest: &[ManifestEntry], bytes: u64) -> anyhow::Result<()> {
+    let names: BTreeSet<_> = manifest.iter().map(|entry| &entry.name).collect();
+    let total = manifest.iter().try_fold(0u64, |sum, entry| sum.checked_add(entry.size));
+    if names.len() != manifest.len() || total != Some(bytes) {
+        bail!(
+            "a delivery of {} files with {bytes} bytes whose manifest has {} names and {} bytes",
+            manifest.len(),
+            names.len(),
+            total.map_or("far too many".into(), |total| total.to_string())
+        );
+    }
+    Ok(())
+}
+
+/// What an earlier upload has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Have {
+    /// Bytes of all files, in the manifest's order.
+    pub(super) offset: u64,
+    /// How many of them belong to whole files.
+    pub(super) whole: u64,
+    /// The digest of the others: the first part of one file.
+    pub(super) part: Sha256,
+}
+
+/// Finds out how much of a manifest's files lies in a folder, which is made when it is missing. What
+/// does not belong there is removed.
+///
+/// # Errors
+/// When the disk cannot be read or written.
+pub(super) async fn prepare(
+    manifest: Vec<ManifestEntry>,
+    folder: PathBuf,
+) -> Result<(Box<Files>, Have), DeliveryError> {
+    let prepared =
+        spawn_blocking(move || Files::prepare(manifest, folder).map(|(files, have)| (Box::new(files), have)));
+    prepared.await.map_err(|_| DeliveryError::Cut)?
+}
+
+/// Receives what is left of the files, each checked against its size and digest. With `restart` the
+/// part of a file that is here is not used.
+///
+/// # Errors
+/// Whose fault it is that this failed. What has arrived whole stays, and counts the next time.
+pub(super) async fn receive(
+    mut stream: IncomingStream<ToBuilder>,
+    mut files: Box<Files>,
+    restart: bool,
+) -> Result<(), DeliveryError> {
+    if restart {
+        let restarted = spawn_blocking(move || files.restart().map(|()| files));
+        files = restarted.await.map_err(|_| DeliveryError::Cut)??;
+    }
+    loop {
+        let mut batch = Vec::new();
+        let mut last = None;
+        match stream.next().await {
+            Some(Piece::Data(bytes)) => batch.push(bytes),
+            other => last = Some(other),
+        }
+        while last.is_none() && batch.len() < BATCH {
+            match stream.try_next() {
+                Some(Piece::Data(bytes)) => batch.push(bytes),
+                Some(piece) => last = Some(Some(piece)),
+                None => break,
+            }
+        }
+        let length: usize = batch.iter().map(Bytes::len).sum();
+        let written = spawn_blocking(move || {
+            let written = batch.iter().try_for_each(|bytes| files.write(bytes));
+            (files, written)
+        });
+        let (returned, written) = written.await.map_err(|_| DeliveryError::Cut)?;
+        files = returned;
+        if let Err(error) = written {
+            let _ = stream.unwanted();
+            return Err(error);
+        }
+        match last {
+            None => stream.wrote(length as u64).map_err(|_| DeliveryError::Cut)?,
+            Some(Some(Piece::End(_))) => return files.finish(),
+            Some(Some(Piece::Abort(reason))) => return Err(DeliveryError::Aborted(reason)),
+            Some(Some(Piece::Data(_)) | None) => return Err(DeliveryError::Cut),
+        }
+    }
+}
+
+/// The files of a manifest, written one after the other. Blocks.
+#[derive(Debug)]
+pub(super) struct Files {
+    folder: PathBuf,
+    left: std::vec::IntoIter<ManifestEntry>,
+    current: Option<CurrentFile>,
+}
+
+#[derive(Debug)]
+struct CurrentFile {
+    entry: ManifestEntry,
+    file: File,
+    hasher: Hasher,
+    left: u64,
+}
+
+impl Files {
+    fn prepare(manifest: Vec<ManifestEntry>, folder: PathBuf) -> Result<(Self, Have), DeliveryError> {
+        fs::create_dir_all(&folder).map_err(|error| disk(&folder, error))?;
+        let mut files = Self { folder, left: manifest.into_iter(), current: None };
+        let mut have = Have { offset: 0, whole: 0, part: Sha256::of(b"") };
+        let mut of_use = BTreeSet::new();
+        while files.current.is_none()
+            && let Some(entry) = files.left.next()
+        {
+            of_use.insert(OsString::from(entry.name.as_str()));
+            let path = files.folder.join(&entry.name);
+            let mut current = CurrentFile::open(&path, entry).map_err(|error| disk(&path, error))?;
+            if current.is_whole() {
+                have.whole += current.entry.size;
+                continue;
+            }
+            if current.left == 0 {
+                current.restart().map_err(|error| disk(&path, error))?;
+            }
+            have.part = current.hasher.clone().finish();
+            have.offset = current.entry.size - current.left;
+            files.current = Some(current);
+        }
+        have.offset += have.whole;
+        remove_others(&files.folder, &of_use).map_err(|error| disk(&files.folder, error))?;
+        // An empty file with the digest of something else will never be right.
+        files.advance()?;
+        Ok((files, have))
+    }
+
+    /// Forgets the part of the current file that is here.
+    fn restart(&mut self) -> Result<(), DeliveryError> {
+        let Some(current) = &mut self.current else { return Ok(()) };
+        current.restart().map_err(|error| disk(&self.folder.join(&current.entry.name), error))
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), DeliveryError> {
+        while !bytes.is_empty() {
+            let Some(current) = &mut self.current else {
+                return Err(DeliveryError::WrongBytes("more bytes came than the manifest has".into()));
+            };
+            let (now, later) = bytes.split_at(bytes.len().min(current.left.try_into().unwrap_or(usize::MAX)));
+            current
+                .file
+                .write_all(now)
+                .map_err(|error| disk(&self.folder.join(&current.entry.name), error))?;
+            current.hasher.update(now);
+            current.left -= now.len() as u64;
+            bytes = later;
+            self.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Goes on to the next file as long as the current one is complete.
+    fn advance(&mut self) -> Result<(), DeliveryError> {
+        while self.current.as_ref().is_none_or(|current| current.left == 0) {
+            if let Some(CurrentFile { entry, hasher, .. }) = self.current.take() {
+                let digest = hasher.finish();
+                if digest != entry.sha256 {
+                    return Err(DeliveryError::WrongBytes(format!(
+                        "{} arrived with the digest {digest}, its manifest says {}",
+                        entry.name, entry.sha256
+                    )));
+                }
+            }
+            let Some(entry) = self.left.next() else { return Ok(()) };
+            let path = self.folder.join(&entry.name);
+            self.current = Some(CurrentFile::open(&path, entry).map_err(|error| disk(&path, error))?);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(), DeliveryError> {
+        match self.current {
+            None => Ok(()),
+            Some(current) => Err(DeliveryError::WrongBytes(format!(
+                "the delivery ended {} bytes before the end of {}",
+                current.left, current.entry.name
+            ))),
+        }
+    }
+}
+
+impl CurrentFile {
+    /// A file with what is there of it; made when it is missing.
+    fn open(path: &Path, entry: ManifestEntry) -> io::Result<Self> {
+        let file = File::options().read(true).append(true).create(true).open(path)?;
+        let mut current = Self { left: entry.size, entry, file, hasher: Hasher::new() };
+        if current.file.metadata()?.len() > current.entry.size {
+            current.restart()?;
+        }
+        let mut buffer = vec![0; DATA_BYTES.min(current.left.try_into().unwrap_or(DATA_BYTES))];
+        loop {
+            let length = current.file.read(&mut buffer)?;
+            let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
+            current.hasher.update(bytes);
+            current.left = current.left.saturating_sub(length as u64);
+        }
+        Ok(current)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.left == 0 && self.hasher.clone().finish() == self.entry.sha256
+    }
+
+    fn restart(&mut self) -> io::Result<()> {
+        self.file.set_len(0)?;
+        self.hasher = Hasher::new();
+        self.left = self.entry.size;
+        Ok(())
+    }
+}
+
+/// An upload goes from front to back: files behind the first one that is not whole are of no use.
+fn remove_others(folder: &Path, of_use: &BTreeSet<OsString>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if !of_use.contains(&entry.file_name()) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn disk(path: &Path, error: io::Error) -> DeliveryError {
+    DeliveryError::Disk(path.display().to_string(), error)
+}
