@@ -344,8 +344,8 @@ mod tests {
                 target: "f43-arm".parse().unwrap(),
                 session: Some(SessionId(3)),
                 builder: "board".parse().unwrap(),
-                slot: 2,
-                state: LeaseState::Running,
+                slot: Some(2),
+                state: LeaseState::Running { claimed_by: None },
             };
             let staged = self.folders.attempt(lease.attempt).join(RESULTS);
             fs::create_dir_all(&staged).unwrap();

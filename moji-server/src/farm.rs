@@ -193,7 +193,7 @@ impl Farm {
             match trouble {
                 Trouble::Lease(srpm) => self.handle(Event::Found(srpm)).await,
                 // It is leased again only after it was back in SOURCE.
-                Trouble::Requeue(key) if self.scheduler.holder(&key).is_none() => {
+                Trouble::Requeue(key) if self.scheduler.holders(&key).next().is_none() => {
                     self.move_to_source(key).await
                 }
                 Trouble::Requeue(_) => {}
@@ -213,7 +213,7 @@ impl Farm {
             FromSession::Lost(session, reason) => self.on_lost(session, &reason).await,
             FromSession::Released(session, attempt, reason) => {
                 tracing::info!("{attempt} was given back: {reason}");
-                self.handle(Event::Released { session, attempt }).await;
+                self.handle(Event::Released { session, attempt, trouble: false }).await;
             }
             FromSession::Delivered(session, attempt, outcome, delivery) => {
                 // Only for the lease's own session: what a stranger delivers must not take the
@@ -278,7 +278,7 @@ impl Farm {
 
     /// A person may have taken the SRPM out of WORKING: that cancels the attempt.
     async fn check_lease(&mut self, key: &BuildKey) {
-        let holder = self.scheduler.holder(key).filter(|lease| !lease.is_committing());
+        let holder = self.scheduler.holders(key).find(|lease| !lease.is_committing());
         if let Some(attempt) = holder.map(|lease| lease.attempt)
             && !exists(self.folders.working.join(key.path())).await
         {
@@ -298,17 +298,21 @@ impl Farm {
                         todo.extend(self.scheduler.handle(self.now(), Event::LeaseFailed(attempt)));
                     }
                 }
-                Effect::Requeue { attempt, key } => self.requeue(attempt, key).await,
-                Effect::Commit { lease, outcome } => self.commit(lease, outcome),
+                Effect::Requeue(key) => self.move_to_source(key).await,
+                Effect::Commit { lease, outcome, .. } => self.commit(lease, outcome),
                 Effect::Accept { session, attempt } => self.tell(session, SessionCommand::Accept(attempt)),
                 Effect::Stale { session, attempt } => self.tell(session, SessionCommand::Stale(attempt)),
                 Effect::Cancel { session, attempt } => {
-                    if let Some(session) = session {
-                        let reason = "the SRPM was taken out of WORKING".into();
-                        self.tell(session, SessionCommand::Cancel(attempt, reason));
-                    }
-                    self.forget(attempt).await;
+                    let reason = "the SRPM was taken out of WORKING".into();
+                    self.tell(session, SessionCommand::Cancel(attempt, reason));
                 }
+                Effect::Ended { lease, .. } => self.forget(lease.attempt).await,
+                Effect::Forget(attempt) => self.forget(attempt).await,
+                Effect::Retake(_)
+                | Effect::Resume(_)
+                | Effect::Hold { .. }
+                | Effect::Suspend { .. }
+                | Effect::Disconnect(_) => {}
             }
         }
     }
@@ -335,7 +339,7 @@ impl Farm {
         if let Some(session) = lease.session {
             let leased = LeasedSrpm {
                 attempt: lease.attempt,
-                slot: lease.slot,
+                slot: lease.slot.unwrap_or_default(),
                 target: lease.target.clone(),
                 srpm: key.srpm.clone(),
                 path: self.folders.working.join(key.path()),
@@ -344,11 +348,6 @@ impl Farm {
             self.tell(session, SessionCommand::Assign(leased));
         }
         true
-    }
-
-    async fn requeue(&mut self, attempt: AttemptId, key: BuildKey) {
-        self.move_to_source(key).await;
-        self.forget(attempt).await;
     }
 
     /// What is back in SOURCE the watcher finds, if the scheduler does not know of it already.

@@ -1,6 +1,6 @@
 //! One lease and its states.
 
-use moji_proto::{AttemptId, BuilderName, FailureKind, Outcome, TargetName};
+use moji_proto::{AttemptId, BuilderName, Outcome, TargetName};
 
 use super::{Moment, SessionId};
 use crate::source::QueuedSrpm;
@@ -14,12 +14,12 @@ pub struct Lease {
     pub srpm: QueuedSrpm,
     /// What it is built for.
     pub target: TargetName,
-    /// The connection that holds it; `None` once that has ended.
+    /// The connection that holds it; `None` while there is none.
     pub session: Option<SessionId>,
-    /// The builder's name, for people.
+    /// The builder's name. Nobody else may take the attempt up again.
     pub builder: BuilderName,
-    /// The builder's slot.
-    pub slot: u16,
+    /// The builder's slot; `None` when its results wait in the builder's outbox.
+    pub slot: Option<u16>,
     /// How far it is.
     pub state: LeaseState,
 }
@@ -28,26 +28,54 @@ pub struct Lease {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaseState {
     /// The builder works on it.
-    Running,
-    /// Its connection has ended; it is queued again when the grace period is over.
+    Running {
+        /// The same builder holds it on a new connection, which gets it when the old one has ended.
+        /// The server takes a connection whose other end is gone for alive for a while.
+        claimed_by: Option<Claim>,
+    },
+    /// Its connection has ended; it is queued again when the time is over.
     Orphaned {
-        /// The end of the grace period.
+        /// Until when its builder may take it up again.
         until: Moment,
+        /// Whether the builder is to blame: not when it was the server that has ended.
+        is_loss: bool,
+    },
+    /// It has ended, and another attempt at the same SRPM is being published, or still runs and may
+    /// do better than this failure.
+    Deferred {
+        /// How it ended.
+        outcome: Outcome,
     },
     /// All results are here and are being published. Nothing but success ends this state: a build
     /// that is finished is not lost because a disk is full.
     Committing {
         /// How the attempt ended.
         outcome: Outcome,
+        /// Why the SRPM is held, if it is; otherwise it has succeeded or failed.
+        held: Option<String>,
         /// When to try again, after a failure.
         retry_at: Option<Moment>,
     },
 }
 
+/// Who wants an attempt back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The new connection.
+    pub session: SessionId,
+    /// See [`Lease::slot`].
+    pub slot: Option<u16>,
+}
+
 impl Lease {
-    /// Whether `session` may settle or extend this lease.
+    /// Whether `session` may settle, feed or extend this lease.
     pub fn is_run_by(&self, session: SessionId) -> bool {
-        self.session == Some(session) && self.state == LeaseState::Running
+        self.session == Some(session) && self.is_running()
+    }
+
+    /// Whether a connected builder works on it.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, LeaseState::Running { .. })
     }
 
     /// Whether its results are being published.
@@ -55,20 +83,17 @@ impl Lease {
         matches!(self.state, LeaseState::Committing { .. })
     }
 
+    /// Whether it may still bring a result.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.state, LeaseState::Running { .. } | LeaseState::Orphaned { .. })
+    }
+
     /// When something has to be done about it.
     pub(super) fn deadline(&self) -> Option<Moment> {
         match &self.state {
-            LeaseState::Running => None,
-            LeaseState::Orphaned { until } => Some(*until),
+            LeaseState::Running { .. } | LeaseState::Deferred { .. } => None,
+            LeaseState::Orphaned { until, .. } => Some(*until),
             LeaseState::Committing { retry_at, .. } => *retry_at,
-        }
-    }
-
-    /// Its connection has ended. What is complete is published without it.
-    pub(super) fn orphan(&mut self, until: Moment) {
-        self.session = None;
-        if self.state == LeaseState::Running {
-            self.state = LeaseState::Orphaned { until };
         }
     }
 
@@ -77,9 +102,19 @@ impl Lease {
             *retry_at = Some(again_at);
         }
     }
-}
 
-/// Whether an outcome says nothing about the package: it is built again.
-pub(super) fn is_nobodys_fault(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed { kind: FailureKind::Interrupted, .. })
+    /// It has delivered. The word about that goes to whoever holds it last.
+    pub(super) fn has_ended(&mut self, state: LeaseState) {
+        if let LeaseState::Running { claimed_by: Some(claim) } = self.state {
+            self.session = Some(claim.session);
+        }
+        self.state = state;
+    }
+
+    /// A session works on it from now on.
+    pub(super) fn resume(&mut self, claim: Claim) {
+        self.session = Some(claim.session);
+        self.slot = claim.slot;
+        self.state = LeaseState::Running { claimed_by: None };
+    }
 }

@@ -5,33 +5,52 @@
 //! what it decides.
 //!
 //! ```text
-//!   Found ──▶ queued ──Lease──▶ running ──Delivered──▶ committing ──Committed──▶ (settled)
-//!               ▲                │   │ Lost                 ▲  │ CommitFailed
-//!               │                │   ▼                      └──┘ tried again
-//!               └──── Requeue ───┴─ orphaned (for the grace period)
+//!                                   ┌── Held, Claimed ──┐
+//!                                   ▼                   │
+//!   Found ─▶ queued ──Lease──▶ running ──Lost──▶ orphaned (for the grace period)
+//!              ▲                │   │                │
+//!              │     no result  │   │ Delivered      │ nobody came back
+//!              ├──── Requeue ───┤   ▼                ▼
+//!              │                │  committing ─▶ Committed (settled)
+//!              └────────────────┴──── or, too often ──▶ held (settled)
 //! ```
 //!
+//! An attempt that was given up and turns up again is taken back when its SRPM is still queued
+//! ([`Effect::Retake`]). When another builder has it by then, both may finish: the first good result
+//! is published, and the rival is told [`Effect::Stale`]. A failure waits as [`LeaseState::Deferred`]
+//! for what the rival does.
+//!
 //! Invariants, checked after each event in the tests:
-//! - an SRPM is queued, or leased by exactly one attempt; never both, never lost;
+//! - an SRPM is queued, or leased by at least one attempt; never both, never lost;
 //! - an SRPM that was dropped again under the name of a leased one waits until that one settles;
 //! - no slot waits while there is an SRPM that it could build;
-//! - only the session that holds a lease can settle it, and only once.
+//! - only the session that holds a lease can settle it, and only once;
+//! - at most one attempt at an SRPM is being published;
+//! - an SRPM that came to grief [`MOST_TRIES`] times is not given out again.
 
+mod blame;
+mod event;
+mod handout;
 mod lease;
 mod queue;
+mod readopt;
+mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use moji_proto::{AttemptId, BuilderName, Outcome, TargetName};
+use moji_proto::{AttemptId, TargetName};
 
-pub use lease::{Lease, LeaseState};
-use queue::Queue;
+pub use blame::{FIRST_PAUSE, LONGEST_PAUSE, MOST_RETURNS, MOST_TRIES, STREAK, Try, TryKind};
+pub use event::{Builder, Effect, Ending, Event};
+pub use lease::{Claim, Lease, LeaseState};
 
 use crate::BuildKey;
-use crate::source::{Priority, QueuedSrpm};
+use crate::source::QueuedSrpm;
+use blame::Blame;
+use queue::Queue;
 
 /// A point in time: how long the server runs.
 pub type Moment = Duration;
@@ -43,119 +62,6 @@ pub const COMMIT_RETRY: Duration = Duration::from_secs(15);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
 
-/// What a builder may be given.
-#[derive(Debug, Clone)]
-pub struct Builder {
-    /// Its name, for people.
-    pub name: BuilderName,
-    /// What it builds for, the preferred one first.
-    pub targets: Vec<TargetName>,
-}
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A whole SRPM lies in SOURCE; new, or new content under a known name.
-    Found(QueuedSrpm),
-    /// An SRPM is no longer in SOURCE, or not whole any more, and it was not a lease that took it.
-    Gone(BuildKey),
-    /// Everything that lay in SOURCE at the start has been found: the order of the queue is known.
-    Ready,
-    /// A leased SRPM is no longer in WORKING: a person took it away.
-    Withdrawn(BuildKey),
-    /// A priority.txt has changed.
-    Priority {
-        /// Whose: that of a target, or SOURCE's own.
-        target: Option<TargetName>,
-        /// What it says now.
-        list: Priority,
-    },
-    /// A builder has registered.
-    Connected {
-        /// Its connection.
-        session: SessionId,
-        /// Who it is.
-        builder: Builder,
-    },
-    /// A slot is free.
-    Asked {
-        /// The builder's connection.
-        session: SessionId,
-        /// The slot.
-        slot: u16,
-    },
-    /// A builder takes no more work.
-    Draining(SessionId),
-    /// A connection has ended, for whatever reason.
-    Lost(SessionId),
-    /// The SRPM of a lease could not be moved to WORKING.
-    LeaseFailed(AttemptId),
-    /// A builder gives an attempt back.
-    Released {
-        /// The builder's connection.
-        session: SessionId,
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// The results of an attempt are in staging, each with its digest.
-    Delivered {
-        /// The connection that delivered them.
-        session: SessionId,
-        /// The attempt.
-        attempt: AttemptId,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The results are published, the SRPM is in FINISHED, all of it durable.
-    Committed(AttemptId),
-    /// Publishing failed, and may be tried again.
-    CommitFailed(AttemptId),
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Move the SRPM from SOURCE to WORKING, then give it to the slot. When the move fails:
-    /// [`Event::LeaseFailed`].
-    Lease(Lease),
-    /// Move the SRPM from WORKING back to SOURCE.
-    Requeue {
-        /// The attempt that ended without a result.
-        attempt: AttemptId,
-        /// Its SRPM.
-        key: BuildKey,
-    },
-    /// Publish the results, move the SRPM to FINISHED. Ends with [`Event::Committed`] or
-    /// [`Event::CommitFailed`].
-    Commit {
-        /// The lease whose results these are.
-        lease: Lease,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// Tell a builder that its results are safe.
-    Accept {
-        /// Its connection.
-        session: SessionId,
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// Tell a builder that it does not hold an attempt.
-    Stale {
-        /// Its connection.
-        session: SessionId,
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// Tell a builder to stop an attempt, and forget what was staged for it.
-    Cancel {
-        /// Its connection; `None` when it is not connected.
-        session: Option<SessionId>,
-        /// The attempt.
-        attempt: AttemptId,
-    },
-}
-
 /// The scheduler's state.
 #[derive(Debug)]
 pub struct Scheduler {
@@ -164,14 +70,26 @@ pub struct Scheduler {
     grace: Duration,
     /// Nothing is handed out before the whole queue is known.
     ready: bool,
+    /// Nothing is handed out while the disk is full.
+    room: bool,
     queue: Queue,
     leases: BTreeMap<AttemptId, Lease>,
-    leased: BTreeMap<BuildKey, AttemptId>,
+    leased: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
     /// Dropped into SOURCE while one of the same name is leased.
     again: BTreeMap<BuildKey, QueuedSrpm>,
-    builders: BTreeMap<SessionId, Builder>,
+    blame: Blame,
+    builders: BTreeMap<SessionId, Registered>,
     /// Slots without work, in the order in which they asked.
     asks: VecDeque<(SessionId, u16)>,
+}
+
+/// A connected builder.
+#[derive(Debug)]
+struct Registered {
+    builder: Builder,
+    draining: bool,
+    /// Targets whose configuration does not work there: not offered until it registers anew.
+    broken: BTreeSet<TargetName>,
 }
 
 impl Scheduler {
@@ -183,10 +101,12 @@ impl Scheduler {
             serial: 0,
             grace,
             ready: false,
+            room: true,
             queue: Queue::default(),
             leases: BTreeMap::new(),
             leased: BTreeMap::new(),
             again: BTreeMap::new(),
+            blame: Blame::default(),
             builders: BTreeMap::new(),
             asks: VecDeque::new(),
         }
@@ -196,34 +116,35 @@ impl Scheduler {
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         match event {
             Event::Found(srpm) => self.found(srpm),
-            Event::Gone(key) => {
-                self.queue.remove(&key);
-                self.again.remove(&key);
-                Vec::new()
-            }
+            Event::Gone(key) => self.gone(&key),
             Event::Ready => {
                 self.ready = true;
-                let asks: Vec<_> = self.asks.drain(..).collect();
-                asks.into_iter().flat_map(|(session, slot)| self.asked(session, slot)).collect()
+                self.serve_all()
+            }
+            Event::Room(room) => {
+                self.room = room;
+                self.serve_all()
             }
             Event::Withdrawn(key) => self.withdrawn(&key),
             Event::Priority { target, list } => {
                 self.queue.set_priority(target, list);
                 Vec::new()
             }
-            Event::Connected { session, builder } => {
-                self.builders.insert(session, builder);
+            Event::Restored { lease, patience } => self.restored(now, lease, patience),
+            Event::Blamed(key, tries) => {
+                self.blame.restore(key, tries);
                 Vec::new()
             }
+            Event::Connected { session, builder } => self.connected(now, session, builder),
             Event::Asked { session, slot } => self.asked(session, slot),
-            Event::Draining(session) => {
-                self.asks.retain(|(asking, _)| *asking != session);
-                Vec::new()
-            }
+            Event::Draining(session) => self.draining(session),
             Event::Lost(session) => self.lost(now, session),
             Event::LeaseFailed(attempt) => self.lease_failed(attempt),
-            Event::Released { session, attempt } => self.released(session, attempt),
-            Event::Delivered { session, attempt, outcome } => self.delivered(session, attempt, outcome),
+            Event::RetakeFailed(attempt) => self.retake_failed(attempt),
+            Event::Held { claim, attempt } => self.held(claim, attempt),
+            Event::Claimed { claim, attempt, key, target } => self.claimed(claim, attempt, &key, target),
+            Event::Released { session, attempt, trouble } => self.released(now, session, attempt, trouble),
+            Event::Delivered { session, attempt, outcome } => self.delivered(now, session, attempt, outcome),
             Event::Committed(attempt) => self.committed(attempt),
             Event::CommitFailed(attempt) => {
                 if let Some(lease) = self.leases.get_mut(&attempt) {
@@ -236,7 +157,8 @@ impl Scheduler {
 
     /// When [`Self::on_time`] has something to do next.
     pub fn next_deadline(&self) -> Option<Moment> {
-        self.leases.values().filter_map(|lease| lease.deadline()).min()
+        let leases = self.leases.values().filter_map(|lease| lease.deadline());
+        leases.chain(self.blame.next_deadline()).min()
     }
 
     /// Does what is due.
@@ -246,14 +168,21 @@ impl Scheduler {
         let mut effects = Vec::new();
         for attempt in due {
             let Some(lease) = self.leases.get_mut(&attempt) else { continue };
-            match lease.state.clone() {
-                LeaseState::Committing { outcome, retry_at: Some(_) } => {
-                    lease.state = LeaseState::Committing { outcome: outcome.clone(), retry_at: None };
-                    effects.push(Effect::Commit { lease: lease.clone(), outcome });
+            match &mut lease.state {
+                LeaseState::Committing { outcome, held, retry_at } => {
+                    *retry_at = None;
+                    let (outcome, held) = (outcome.clone(), held.clone());
+                    effects.push(Effect::Commit { lease: lease.clone(), outcome, held });
                 }
-                LeaseState::Orphaned { .. } => effects.extend(self.requeue(attempt)),
-                LeaseState::Running | LeaseState::Committing { .. } => {}
+                LeaseState::Orphaned { is_loss, .. } => {
+                    let is_loss = *is_loss;
+                    effects.extend(self.given_up(attempt, is_loss));
+                }
+                LeaseState::Running { .. } | LeaseState::Deferred { .. } => {}
             }
+        }
+        if self.blame.end_suspensions(now) {
+            effects.extend(self.serve_all());
         }
         effects
     }
@@ -270,7 +199,7 @@ impl Scheduler {
 
     /// Whether a builder is connected that builds for a target.
     pub fn has_builder_for(&self, target: &TargetName) -> bool {
-        self.builders.values().any(|builder| builder.targets.contains(target))
+        self.builders.values().any(|registered| registered.builder.targets.contains(target))
     }
 
     /// The leases, by attempt.
@@ -288,132 +217,14 @@ impl Scheduler {
         self.lease(attempt).is_some_and(|lease| lease.is_run_by(session))
     }
 
-    /// The attempt that holds an SRPM.
-    pub fn holder(&self, key: &BuildKey) -> Option<&Lease> {
-        self.leases.get(self.leased.get(key)?)
+    /// The attempts that hold an SRPM.
+    pub fn holders(&self, key: &BuildKey) -> impl Iterator<Item = &Lease> {
+        let attempts = self.leased.get(key).into_iter().flatten();
+        attempts.filter_map(|attempt| self.leases.get(attempt))
     }
 
-    fn found(&mut self, srpm: QueuedSrpm) -> Vec<Effect> {
-        if self.leased.contains_key(&srpm.key) {
-            self.again.insert(srpm.key.clone(), srpm);
-            return Vec::new();
-        }
-        let target = srpm.key.target.clone();
-        self.queue.insert(srpm);
-        self.serve_new_work(target.as_ref())
-    }
-
-    /// New work for `target` has come: the slot that has waited longest gets it.
-    fn serve_new_work(&mut self, target: Option<&TargetName>) -> Vec<Effect> {
-        let fits = |(session, _): &(SessionId, u16)| {
-            let builder = self.builders.get(session);
-            builder.is_some_and(|builder| target.is_none_or(|target| builder.targets.contains(target)))
-        };
-        let Some(position) = self.asks.iter().position(fits) else { return Vec::new() };
-        let Some((session, slot)) = self.asks.remove(position) else { return Vec::new() };
-        self.asked(session, slot)
-    }
-
-    fn asked(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
-        let Some(builder) = self.builders.get(&session) else { return Vec::new() };
-        let Some(preferred) = builder.targets.first() else { return Vec::new() };
-        let best = if self.ready { self.queue.take_best(&builder.targets) } else { None };
-        let Some(srpm) = best else {
-            if !self.asks.contains(&(session, slot)) {
-                self.asks.push_back((session, slot));
-            }
-            return Vec::new();
-        };
-        let target = srpm.key.target.clone().unwrap_or_else(|| preferred.clone());
-        self.serial += 1;
-        let attempt = AttemptId { boot: self.boot, serial: self.serial };
-        let lease = Lease {
-            attempt,
-            srpm,
-            target,
-            session: Some(session),
-            builder: builder.name.clone(),
-            slot,
-            state: LeaseState::Running,
-        };
-        self.leased.insert(lease.srpm.key.clone(), attempt);
-        self.leases.insert(attempt, lease.clone());
-        vec![Effect::Lease(lease)]
-    }
-
-    /// The SRPM was taken away at the last moment; the slot gets the next one.
-    fn lease_failed(&mut self, attempt: AttemptId) -> Vec<Effect> {
-        let asker = self.leases.get(&attempt).and_then(|lease| Some((lease.session?, lease.slot)));
-        let mut effects = self.end_lease(attempt);
-        if let Some((session, slot)) = asker {
-            effects.extend(self.asked(session, slot));
-        }
-        effects
-    }
-
-    fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
-        self.builders.remove(&session);
-        self.asks.retain(|(asking, _)| *asking != session);
-        let until = now + self.grace;
-        for lease in self.leases.values_mut().filter(|lease| lease.session == Some(session)) {
-            lease.orphan(until);
-        }
-        if self.grace.is_zero() { self.on_time(now) } else { Vec::new() }
-    }
-
-    fn released(&mut self, session: SessionId, attempt: AttemptId) -> Vec<Effect> {
-        match self.leases.get(&attempt) {
-            Some(lease) if lease.is_run_by(session) => self.requeue(attempt),
-            _ => vec![Effect::Stale { session, attempt }],
-        }
-    }
-
-    fn delivered(&mut self, session: SessionId, attempt: AttemptId, outcome: Outcome) -> Vec<Effect> {
-        let Some(lease) = self.leases.get_mut(&attempt).filter(|lease| lease.is_run_by(session)) else {
-            return vec![Effect::Stale { session, attempt }];
-        };
-        if lease::is_nobodys_fault(&outcome) {
-            let mut effects = vec![Effect::Accept { session, attempt }];
-            effects.extend(self.requeue(attempt));
-            return effects;
-        }
-        lease.state = LeaseState::Committing { outcome: outcome.clone(), retry_at: None };
-        vec![Effect::Commit { lease: lease.clone(), outcome }]
-    }
-
-    fn committed(&mut self, attempt: AttemptId) -> Vec<Effect> {
-        let session = self.leases.get(&attempt).and_then(|lease| lease.session);
-        let mut effects = Vec::new();
-        effects.extend(session.map(|session| Effect::Accept { session, attempt }));
-        effects.extend(self.end_lease(attempt));
-        effects
-    }
-
-    fn withdrawn(&mut self, key: &BuildKey) -> Vec<Effect> {
-        let Some(lease) = self.holder(key).filter(|lease| !lease.is_committing()) else { return Vec::new() };
-        let (session, attempt) = (lease.session, lease.attempt);
-        let mut effects = vec![Effect::Cancel { session, attempt }];
-        effects.extend(self.end_lease(attempt));
-        effects
-    }
-
-    /// Ends a lease and puts its SRPM back into the queue, unless it was dropped again meanwhile.
-    fn requeue(&mut self, attempt: AttemptId) -> Vec<Effect> {
-        let Some(lease) = self.leases.get(&attempt) else { return Vec::new() };
-        let key = lease.srpm.key.clone();
-        self.again.entry(key.clone()).or_insert_with(|| lease.srpm.clone());
-        let mut effects = vec![Effect::Requeue { attempt, key }];
-        effects.extend(self.end_lease(attempt));
-        effects
-    }
-
-    /// Ends a lease; what waited for its name is queued.
-    fn end_lease(&mut self, attempt: AttemptId) -> Vec<Effect> {
-        let Some(lease) = self.leases.remove(&attempt) else { return Vec::new() };
-        self.leased.remove(&lease.srpm.key);
-        match self.again.remove(&lease.srpm.key) {
-            Some(srpm) => self.found(srpm),
-            None => Vec::new(),
-        }
+    fn begin_lease(&mut self, lease: Lease) {
+        self.leased.entry(lease.srpm.key.clone()).or_default().insert(lease.attempt);
+        self.leases.insert(lease.attempt, lease);
     }
 }

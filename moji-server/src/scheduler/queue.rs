@@ -69,14 +69,19 @@ impl Queue {
         self.targets.get_mut(&key.target)?.waiting.remove(&place)
     }
 
-    /// Takes out what a builder of these targets should build next.
-    pub(super) fn take_best(&mut self, targets: &[TargetName]) -> Option<QueuedSrpm> {
-        let first = |target: Option<&TargetName>| {
-            self.targets.get(&target.cloned()).and_then(|queue| queue.waiting.first_key_value())
+    /// What a builder of these targets should build next, of what it may be given.
+    pub(super) fn best(
+        &self,
+        targets: &[TargetName],
+        mut may_have: impl FnMut(&BuildKey) -> bool,
+    ) -> Option<&BuildKey> {
+        let mut first = |target: Option<&TargetName>| {
+            let queue = self.targets.get(&target.cloned())?;
+            queue.waiting.keys().find(|place| may_have(&place.key))
         };
-        let candidates = std::iter::once(None).chain(targets.iter().map(Some)).filter_map(first);
-        let key = candidates.min_by(|a, b| a.0.cmp(b.0))?.1.key.clone();
-        self.remove(&key)
+        let candidates: Vec<_> =
+            std::iter::once(None).chain(targets.iter().map(Some)).filter_map(&mut first).collect();
+        candidates.into_iter().min().map(|place| &place.key)
     }
 
     /// A priority.txt has changed: everything in that queue gets its new place.

@@ -1,0 +1,164 @@
+//! Whose fault it was: what went wrong with an SRPM, what went wrong on a builder, and what follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use moji_proto::{AttemptId, BuilderName, FailureKind};
+
+use super::Moment;
+use crate::BuildKey;
+
+/// An SRPM with which so many attempts came to grief is held: its builder was lost, or builder or
+/// repository were to blame each time. A package that kills builders cannot kill a fourth one.
+pub const MOST_TRIES: usize = 3;
+/// An SRPM that was given back so often, whatever the reason, is held: nothing goes on for ever.
+pub const MOST_RETURNS: usize = 10;
+/// A builder on which so many attempts in a row failed through its own fault is suspended.
+pub const STREAK: u32 = 3;
+/// The first suspension; each one that follows without a good attempt in between is twice as long.
+pub const FIRST_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// No suspension is longer.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// An attempt that ended without a result that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Try {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// Where it was.
+    pub builder: BuilderName,
+    /// How it ended.
+    pub kind: TryKind,
+}
+
+/// How a [`Try`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TryKind {
+    /// The builder vanished. Taken back when it turns up again with the attempt.
+    Lost,
+    /// It failed, and not through the package.
+    Failed(FailureKind),
+    /// The builder gave it back because of a trouble of its own.
+    GivenBack,
+}
+
+impl TryKind {
+    /// Whether it counts for [`MOST_TRIES`].
+    fn is_grief(self) -> bool {
+        match self {
+            Self::Lost | Self::Failed(FailureKind::Infrastructure | FailureKind::Configuration) => true,
+            Self::Failed(_) | Self::GivenBack => false,
+        }
+    }
+}
+
+impl std::fmt::Display for TryKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lost => f.write_str("lost"),
+            Self::Failed(kind) => write!(f, "failed: {kind}"),
+            Self::GivenBack => f.write_str("gave it back"),
+        }
+    }
+}
+
+/// What went wrong with each SRPM that is not settled, and on each builder since its last good one.
+#[derive(Debug, Default)]
+pub(super) struct Blame {
+    tries: BTreeMap<BuildKey, Vec<Try>>,
+    standing: BTreeMap<BuilderName, Standing>,
+}
+
+#[derive(Debug, Default)]
+struct Standing {
+    streak: u32,
+    suspended_until: Option<Moment>,
+}
+
+impl Blame {
+    /// What a server before this one has seen.
+    pub(super) fn restore(&mut self, key: BuildKey, tries: Vec<Try>) {
+        self.tries.insert(key, tries);
+    }
+
+    pub(super) fn add(&mut self, key: &BuildKey, attempt: AttemptId, builder: &BuilderName, kind: TryKind) {
+        let tried = Try { attempt, builder: builder.clone(), kind };
+        self.tries.entry(key.clone()).or_default().push(tried);
+    }
+
+    /// The builder of an attempt that was taken for lost has turned up again with it.
+    pub(super) fn take_back(&mut self, key: &BuildKey, attempt: AttemptId) {
+        if let Some(tries) = self.tries.get_mut(key) {
+            tries.retain(|tried| tried.attempt != attempt);
+        }
+    }
+
+    /// An SRPM is settled, or a person has taken it away. Gives the attempts that were lost.
+    pub(super) fn forgive(&mut self, key: &BuildKey) -> Vec<AttemptId> {
+        let tries = self.tries.remove(key).unwrap_or_default();
+        tries.into_iter().filter(|tried| tried.kind == TryKind::Lost).map(|tried| tried.attempt).collect()
+    }
+
+    /// Who has tried an SRPM in vain.
+    pub(super) fn has_tried(&self, key: &BuildKey, builder: &BuilderName) -> bool {
+        self.tries.get(key).is_some_and(|tries| tries.iter().any(|tried| tried.builder == *builder))
+    }
+
+    /// Why an SRPM must not be tried again, if so.
+    pub(super) fn verdict(&self, key: &BuildKey) -> Option<String> {
+        let tries = self.tries.get(key)?;
+        let griefs: Vec<_> = tries.iter().filter(|tried| tried.kind.is_grief()).collect();
+        if griefs.len() < MOST_TRIES && tries.len() < MOST_RETURNS {
+            return None;
+        }
+        let counted = if griefs.len() < MOST_TRIES { tries.iter().collect() } else { griefs };
+        let builders: BTreeSet<_> = counted.iter().map(|tried| &tried.builder).collect();
+        let each: Vec<_> =
+            counted.iter().map(|tried| format!("{} ({})", tried.builder, tried.kind)).collect();
+        let all = if builders.len() == 1 { ", all on the only builder there was" } else { "" };
+        Some(format!("{} attempts came to nothing{all}: {}", counted.len(), each.join(", ")))
+    }
+
+    /// An attempt on a builder ended in a way that speaks for it.
+    pub(super) fn did_well(&mut self, builder: &BuilderName) {
+        self.standing.remove(builder);
+    }
+
+    /// An attempt on a builder failed through its fault. Gives how long it is suspended, if it is.
+    pub(super) fn failed_on(&mut self, now: Moment, builder: &BuilderName) -> Option<Duration> {
+        let standing = self.standing.entry(builder.clone()).or_default();
+        standing.streak += 1;
+        let beyond = standing.streak.checked_sub(STREAK)?;
+        let pause = FIRST_PAUSE.saturating_mul(1 << beyond.min(16)).min(LONGEST_PAUSE);
+        standing.suspended_until = Some(now + pause);
+        Some(pause)
+    }
+
+    /// How many attempts in a row have failed through a builder's fault.
+    pub(super) fn streak(&self, builder: &BuilderName) -> u32 {
+        self.standing.get(builder).map_or(0, |standing| standing.streak)
+    }
+
+    /// Until when a builder gets no work.
+    pub(super) fn suspended_until(&self, builder: &BuilderName) -> Option<Moment> {
+        self.standing.get(builder)?.suspended_until
+    }
+
+    /// When the next suspension is over.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.standing.values().filter_map(|standing| standing.suspended_until).min()
+    }
+
+    /// Ends the suspensions that are over, and says whether there were any. The streak stays: one
+    /// more failure, and the next suspension is twice as long.
+    pub(super) fn end_suspensions(&mut self, now: Moment) -> bool {
+        let mut any = false;
+        for standing in self.standing.values_mut() {
+            if standing.suspended_until.is_some_and(|until| until <= now) {
+                standing.suspended_until = None;
+                any = true;
+            }
+        }
+        any
+    }
+}

@@ -1,0 +1,209 @@
+//! What the scheduler is told, and what it wants done.
+
+use std::time::Duration;
+
+use moji_proto::{AttemptId, BuilderName, Outcome, TargetName};
+
+use super::{Claim, Lease, SessionId, Try};
+use crate::BuildKey;
+use crate::source::{Priority, QueuedSrpm};
+
+/// What a builder may be given.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    /// Its name, for people; and only a builder of that name may take its attempts up again.
+    pub name: BuilderName,
+    /// What it builds for, the preferred one first.
+    pub targets: Vec<TargetName>,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A whole SRPM lies in SOURCE; new, or new content under a known name.
+    Found(QueuedSrpm),
+    /// An SRPM is no longer in SOURCE, or not whole any more, and it was not a lease that took it.
+    Gone(BuildKey),
+    /// Everything that lay in SOURCE at the start has been found: the order of the queue is known.
+    Ready,
+    /// A leased SRPM is no longer in WORKING: a person took it away.
+    Withdrawn(BuildKey),
+    /// A priority.txt has changed.
+    Priority {
+        /// Whose: that of a target, or SOURCE's own.
+        target: Option<TargetName>,
+        /// What it says now.
+        list: Priority,
+    },
+    /// At the start: a lease that the last server gave, whose SRPM is in WORKING. Its builder has
+    /// until then to say that it holds it.
+    Restored {
+        /// The lease, as it was.
+        lease: Lease,
+        /// How long its builder may take to say that it holds it.
+        patience: Duration,
+    },
+    /// At the start: what went wrong with an SRPM that is not settled.
+    Blamed(BuildKey, Vec<Try>),
+    /// Whether there is room on the disk for more work. There is, until it is said that there is not.
+    Room(bool),
+    /// A builder has registered.
+    Connected {
+        /// Its connection.
+        session: SessionId,
+        /// Who it is.
+        builder: Builder,
+    },
+    /// A slot is free.
+    Asked {
+        /// The builder's connection.
+        session: SessionId,
+        /// The slot.
+        slot: u16,
+    },
+    /// A builder takes no more work.
+    Draining(SessionId),
+    /// A connection has ended, for whatever reason, and everything that it wrote is written.
+    Lost(SessionId),
+    /// The SRPM of a lease could not be moved to WORKING.
+    LeaseFailed(AttemptId),
+    /// The SRPM of an attempt that is taken back could not be moved to WORKING.
+    RetakeFailed(AttemptId),
+    /// A builder says that it holds an attempt that has a lease.
+    Held {
+        /// Who says so.
+        claim: Claim,
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// A builder says that it holds an attempt that has no lease, and was given the SRPM that lies
+    /// in SOURCE or WORKING now: its digest was compared.
+    Claimed {
+        /// Who says so.
+        claim: Claim,
+        /// The attempt.
+        attempt: AttemptId,
+        /// The SRPM.
+        key: BuildKey,
+        /// What it builds it for.
+        target: TargetName,
+    },
+    /// A builder gives an attempt back.
+    Released {
+        /// The builder's connection.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Whether the builder is to blame.
+        trouble: bool,
+    },
+    /// The results of an attempt are in staging, each with its digest.
+    Delivered {
+        /// The connection that delivered them.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// How it ended. A success has RPMs: that was checked.
+        outcome: Outcome,
+    },
+    /// The results are published, the SRPM is in FINISHED, all of it durable.
+    Committed(AttemptId),
+    /// Publishing failed, and may be tried again.
+    CommitFailed(AttemptId),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Move the SRPM from SOURCE to WORKING, then give it to the slot. When the move fails:
+    /// [`Event::LeaseFailed`].
+    Lease(Lease),
+    /// Move the SRPM from SOURCE to WORKING, then tell the session as in [`Effect::Resume`]. When
+    /// the move fails: [`Event::RetakeFailed`].
+    Retake(Lease),
+    /// Tell a builder that an attempt is its own again.
+    Resume(Lease),
+    /// Move the SRPM from WORKING back to SOURCE.
+    Requeue(BuildKey),
+    /// Publish the results, move the SRPM to FINISHED. Ends with [`Event::Committed`] or
+    /// [`Event::CommitFailed`].
+    Commit {
+        /// The lease whose results these are.
+        lease: Lease,
+        /// How it ended.
+        outcome: Outcome,
+        /// Why the SRPM is held, if it is; otherwise it has succeeded or failed.
+        held: Option<String>,
+    },
+    /// Move the SRPM from WORKING to FINISHED as held: there are no results.
+    Hold {
+        /// The last lease; it has ended.
+        lease: Lease,
+        /// Why.
+        reason: String,
+    },
+    /// A lease has ended: record it, and remove what was staged for it, unless it is
+    /// [`Ending::Lost`]: what an attempt that turns up again has uploaded already is not sent twice.
+    Ended {
+        /// The lease, as it was last.
+        lease: Lease,
+        /// How.
+        ending: Ending,
+    },
+    /// Remove what was staged for an attempt that was lost: its SRPM is settled.
+    Forget(AttemptId),
+    /// Tell a builder that its results are safe.
+    Accept {
+        /// Its connection.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Tell a builder that it does not hold an attempt.
+    Stale {
+        /// Its connection.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Tell a builder to stop an attempt, because a person wants it so.
+    Cancel {
+        /// Its connection.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Tell a builder that it gets no work for a while.
+    Suspend {
+        /// Its connection.
+        session: SessionId,
+        /// How long.
+        pause: Duration,
+        /// Attempts in a row that failed through its fault.
+        streak: u32,
+    },
+    /// Close a connection whose builder has come back on a new one; ends with [`Event::Lost`].
+    Disconnect(SessionId),
+}
+
+/// How a lease ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Its results are published.
+    Published,
+    /// Another attempt at the same SRPM was published.
+    Superseded,
+    /// Its builder vanished and did not come back in time.
+    Lost,
+    /// The server had ended meanwhile, and nobody took it up again.
+    Unclaimed,
+    /// It failed, not through the package; the SRPM is tried again or held.
+    Failed(Outcome),
+    /// The builder gave it back.
+    Released {
+        /// Whether because of a trouble of its own.
+        trouble: bool,
+    },
+    /// A person has taken the SRPM out of WORKING.
+    Cancelled,
+}

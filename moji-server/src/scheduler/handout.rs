@@ -1,0 +1,146 @@
+//! Which slot gets which SRPM.
+
+use std::collections::BTreeSet;
+
+use moji_proto::{AttemptId, BuilderName, TargetName};
+
+use super::{Builder, Effect, Lease, LeaseState, Moment, Registered, Scheduler, SessionId};
+use crate::BuildKey;
+use crate::source::QueuedSrpm;
+
+impl Scheduler {
+    pub(super) fn found(&mut self, srpm: QueuedSrpm) -> Vec<Effect> {
+        if self.leased.contains_key(&srpm.key) {
+            self.again.insert(srpm.key.clone(), srpm);
+            return Vec::new();
+        }
+        let key = srpm.key.clone();
+        self.queue.insert(srpm);
+        self.serve_new_work(&key)
+    }
+
+    pub(super) fn gone(&mut self, key: &BuildKey) -> Vec<Effect> {
+        self.again.remove(key);
+        if self.queue.remove(key).is_none() {
+            return Vec::new();
+        }
+        // Whoever puts it there again wants it tried again.
+        self.blame.forgive(key).into_iter().map(Effect::Forget).collect()
+    }
+
+    pub(super) fn connected(&mut self, now: Moment, session: SessionId, builder: Builder) -> Vec<Effect> {
+        let name = builder.name.clone();
+        let registered = Registered { builder, draining: false, broken: BTreeSet::new() };
+        self.builders.insert(session, registered);
+        let until = self.blame.suspended_until(&name).filter(|until| *until > now);
+        let suspended = until.map(|until| Effect::Suspend {
+            session,
+            pause: until - now,
+            streak: self.blame.streak(&name),
+        });
+        suspended.into_iter().collect()
+    }
+
+    pub(super) fn draining(&mut self, session: SessionId) -> Vec<Effect> {
+        self.asks.retain(|(asking, _)| *asking != session);
+        if let Some(registered) = self.builders.get_mut(&session) {
+            registered.draining = true;
+        }
+        // What was left for this builder is now for those that have tried it already.
+        self.serve_all()
+    }
+
+    /// New work has come: the slot that has waited longest gets it.
+    fn serve_new_work(&mut self, key: &BuildKey) -> Vec<Effect> {
+        let fits = |(session, _): &(SessionId, u16)| self.may_build(*session, key);
+        let Some(position) = self.asks.iter().position(fits) else { return Vec::new() };
+        let Some((session, slot)) = self.asks.remove(position) else { return Vec::new() };
+        self.asked(session, slot)
+    }
+
+    /// Something has changed that may give work to any slot.
+    pub(super) fn serve_all(&mut self) -> Vec<Effect> {
+        let asks: Vec<_> = self.asks.drain(..).collect();
+        asks.into_iter().flat_map(|(session, slot)| self.asked(session, slot)).collect()
+    }
+
+    pub(super) fn asked(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
+        let Some(registered) = self.builders.get(&session) else { return Vec::new() };
+        let name = registered.builder.name.clone();
+        let targets = self.usable_targets(registered);
+        let best = self.queue.best(&targets, |key| !self.leaves(key, &name)).cloned();
+        let chosen = best.and_then(|key| {
+            let target =
+                targets.iter().find(|target| key.target.as_ref().is_none_or(|wanted| wanted == *target));
+            Some((self.queue.remove(&key)?, target?.clone()))
+        });
+        let Some((srpm, target)) = chosen else {
+            if !self.asks.contains(&(session, slot)) {
+                self.asks.push_back((session, slot));
+            }
+            return Vec::new();
+        };
+        self.serial += 1;
+        let lease = Lease {
+            attempt: AttemptId { boot: self.boot, serial: self.serial },
+            srpm,
+            target,
+            session: Some(session),
+            builder: name,
+            slot: Some(slot),
+            state: LeaseState::Running { claimed_by: None },
+        };
+        self.begin_lease(lease.clone());
+        vec![Effect::Lease(lease)]
+    }
+
+    /// What a builder may be given work for just now, the preferred one first.
+    fn usable_targets(&self, registered: &Registered) -> Vec<TargetName> {
+        if !self.ready || !self.room || !self.is_usable(registered) {
+            return Vec::new();
+        }
+        let targets = registered.builder.targets.iter();
+        targets.filter(|target| !registered.broken.contains(*target)).cloned().collect()
+    }
+
+    fn is_usable(&self, registered: &Registered) -> bool {
+        !registered.draining && self.blame.suspended_until(&registered.builder.name).is_none()
+    }
+
+    /// Whether a session may be given an SRPM now.
+    fn may_build(&self, session: SessionId, key: &BuildKey) -> bool {
+        self.builders.get(&session).is_some_and(|registered| {
+            self.ready
+                && self.room
+                && self.could_build(registered, key)
+                && !self.leaves(key, &registered.builder.name)
+        })
+    }
+
+    /// Whether a builder could build an SRPM, whoever has tried it before.
+    fn could_build(&self, registered: &Registered, key: &BuildKey) -> bool {
+        let fits = |target: &TargetName| key.target.as_ref().is_none_or(|wanted| wanted == target);
+        let mut targets = registered.builder.targets.iter();
+        self.is_usable(registered)
+            && targets.any(|target| fits(target) && !registered.broken.contains(target))
+    }
+
+    /// Whether a builder leaves an SRPM, which it has tried in vain, to another that has not.
+    fn leaves(&self, key: &BuildKey, name: &BuilderName) -> bool {
+        self.blame.has_tried(key, name)
+            && self.builders.values().any(|other| {
+                let other_name = &other.builder.name;
+                other_name != name && !self.blame.has_tried(key, other_name) && self.could_build(other, key)
+            })
+    }
+
+    /// The SRPM was taken away at the last moment; the slot gets the next one.
+    pub(super) fn lease_failed(&mut self, attempt: AttemptId) -> Vec<Effect> {
+        let asker = self.leases.get(&attempt).and_then(|lease| Some((lease.session?, lease.slot?)));
+        let mut effects = self.drop_lease(attempt);
+        if let Some((session, slot)) = asker {
+            effects.extend(self.asked(session, slot));
+        }
+        effects
+    }
+}

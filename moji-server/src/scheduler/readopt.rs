@@ -1,0 +1,97 @@
+//! Attempts that outlive their connection, and the server: a builder comes back and says what it
+//! holds.
+
+use std::time::Duration;
+
+use moji_proto::{AttemptId, TargetName};
+
+use super::{Claim, Effect, Lease, LeaseState, Moment, Scheduler};
+use crate::BuildKey;
+
+impl Scheduler {
+    pub(super) fn restored(&mut self, now: Moment, mut lease: Lease, patience: Duration) -> Vec<Effect> {
+        lease.session = None;
+        lease.state = LeaseState::Orphaned { until: now + patience, is_loss: false };
+        self.begin_lease(lease);
+        Vec::new()
+    }
+
+    pub(super) fn held(&mut self, claim: Claim, attempt: AttemptId) -> Vec<Effect> {
+        let stale = vec![Effect::Stale { session: claim.session, attempt }];
+        let Some(registered) = self.builders.get(&claim.session) else { return Vec::new() };
+        let Some(lease) = self.leases.get_mut(&attempt) else { return stale };
+        if lease.builder != registered.builder.name {
+            return stale;
+        }
+        match &mut lease.state {
+            LeaseState::Running { claimed_by } => match lease.session {
+                Some(session) if session == claim.session => Vec::new(),
+                Some(session) => {
+                    *claimed_by = Some(claim);
+                    vec![Effect::Disconnect(session)]
+                }
+                None => Vec::new(),
+            },
+            LeaseState::Orphaned { .. } => {
+                lease.resume(claim);
+                vec![Effect::Resume(lease.clone())]
+            }
+            // The word will come when it is published.
+            LeaseState::Deferred { .. } | LeaseState::Committing { .. } => {
+                lease.session = Some(claim.session);
+                Vec::new()
+            }
+        }
+    }
+
+    pub(super) fn claimed(
+        &mut self,
+        claim: Claim,
+        attempt: AttemptId,
+        key: &BuildKey,
+        target: TargetName,
+    ) -> Vec<Effect> {
+        // The lease may have come into being while the digest was computed.
+        if self.leases.contains_key(&attempt) {
+            return self.held(claim, attempt);
+        }
+        let Some(registered) = self.builders.get(&claim.session) else { return Vec::new() };
+        let stale = vec![Effect::Stale { session: claim.session, attempt }];
+        // No server gave that one away yet; its number must stay free.
+        let is_invented = attempt.boot == self.boot && attempt.serial > self.serial;
+        if is_invented || key.target.as_ref().is_some_and(|wanted| *wanted != target) {
+            return stale;
+        }
+        let name = registered.builder.name.clone();
+        let lease = |srpm| Lease {
+            attempt,
+            srpm,
+            target,
+            session: Some(claim.session),
+            builder: name,
+            slot: claim.slot,
+            state: LeaseState::Running { claimed_by: None },
+        };
+        if let Some(srpm) = self.queue.remove(key) {
+            self.blame.take_back(key, attempt);
+            let lease = lease(srpm);
+            self.begin_lease(lease.clone());
+            return vec![Effect::Retake(lease)];
+        }
+        let holder = self.holders(key).next().filter(|_| !self.holders(key).any(Lease::is_committing));
+        let Some(srpm) = holder.map(|holder| holder.srpm.clone()) else { return stale };
+        self.blame.take_back(key, attempt);
+        let lease = lease(srpm);
+        self.begin_lease(lease.clone());
+        vec![Effect::Resume(lease)]
+    }
+
+    /// The SRPM was taken away at the last moment.
+    pub(super) fn retake_failed(&mut self, attempt: AttemptId) -> Vec<Effect> {
+        let session = self.leases.get(&attempt).and_then(|lease| lease.session);
+        let mut effects: Vec<_> =
+            session.map(|session| Effect::Stale { session, attempt }).into_iter().collect();
+        effects.extend(self.drop_lease(attempt));
+        effects
+    }
+}

@@ -1,0 +1,247 @@
+//! How leases end: with results, without, too often without.
+
+use moji_proto::{AttemptId, FailureKind, Outcome};
+
+use super::{Effect, Ending, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
+use crate::BuildKey;
+impl Scheduler {
+    pub(super) fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
+        self.builders.remove(&session);
+        self.asks.retain(|(asking, _)| *asking != session);
+        let mut effects = Vec::new();
+        let until = now + self.grace;
+        for lease in self.leases.values_mut() {
+            if let LeaseState::Running { claimed_by: Some(claim) } = &mut lease.state
+                && claim.session == session
+            {
+                lease.state = LeaseState::Running { claimed_by: None };
+            }
+            if lease.session != Some(session) {
+                continue;
+            }
+            lease.session = None;
+            match lease.state {
+                LeaseState::Running { claimed_by: Some(claim) } => {
+                    lease.resume(claim);
+                    effects.push(Effect::Resume(lease.clone()));
+                }
+                LeaseState::Running { claimed_by: None } => {
+                    lease.state = LeaseState::Orphaned { until, is_loss: true };
+                }
+                _ => {}
+            }
+        }
+        if self.grace.is_zero() {
+            effects.extend(self.on_time(now));
+        }
+        // What was left for this builder is now for those that have tried it already.
+        effects.extend(self.serve_all());
+        effects
+    }
+
+    /// The grace of an orphaned lease is over.
+    pub(super) fn given_up(&mut self, attempt: AttemptId, is_loss: bool) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt) else { return Vec::new() };
+        if is_loss {
+            self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Lost);
+        }
+        self.end_without_result(attempt, if is_loss { Ending::Lost } else { Ending::Unclaimed })
+    }
+
+    pub(super) fn released(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        attempt: AttemptId,
+        trouble: bool,
+    ) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_run_by(session)).cloned() else {
+            return vec![Effect::Stale { session, attempt }];
+        };
+        let mut effects = Vec::new();
+        if trouble {
+            self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::GivenBack);
+            effects.extend(self.builder_failed(now, &lease));
+        }
+        effects.extend(self.end_without_result(attempt, Ending::Released { trouble }));
+        effects
+    }
+
+    pub(super) fn delivered(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        attempt: AttemptId,
+        outcome: Outcome,
+    ) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_run_by(session)).cloned() else {
+            return vec![Effect::Stale { session, attempt }];
+        };
+        let kind = match &outcome {
+            Outcome::Succeeded => None,
+            Outcome::Failed { kind, .. } => Some(*kind),
+        };
+        match kind {
+            None
+            | Some(FailureKind::Package | FailureKind::MissingDependency | FailureKind::UnreadableSrpm) => {
+                self.blame.did_well(&lease.builder);
+                self.speaks_for_the_package(attempt, outcome)
+            }
+            Some(kind) => {
+                self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Failed(kind));
+                let mut effects = match kind {
+                    FailureKind::Infrastructure => self.builder_failed(now, &lease),
+                    FailureKind::Configuration => self.does_not_work_there(session, &lease),
+                    _ => Vec::new(),
+                };
+                effects.extend(self.says_nothing(session, attempt, outcome));
+                effects
+            }
+        }
+    }
+
+    fn builder_failed(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {
+        let Some(pause) = self.blame.failed_on(now, &lease.builder) else { return Vec::new() };
+        let streak = self.blame.streak(&lease.builder);
+        let sessions = self.builders.iter().filter(|(_, other)| other.builder.name == lease.builder);
+        let mut effects: Vec<_> =
+            sessions.map(|(session, _)| Effect::Suspend { session: *session, pause, streak }).collect();
+        // What was left for this builder is now for those that have tried it already.
+        effects.extend(self.serve_all());
+        effects
+    }
+
+    fn does_not_work_there(&mut self, session: SessionId, lease: &Lease) -> Vec<Effect> {
+        if let Some(registered) = self.builders.get_mut(&session) {
+            registered.broken.insert(lease.target.clone());
+        }
+        self.serve_all()
+    }
+
+    /// A result that counts. It is published, unless a rival is being published or may do better.
+    fn speaks_for_the_package(&mut self, attempt: AttemptId, outcome: Outcome) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt) else { return Vec::new() };
+        let rivals = || self.holders(&lease.srpm.key).filter(|rival| rival.attempt != attempt);
+        let waits = rivals().any(Lease::is_committing)
+            || (!outcome.is_success() && rivals().any(|rival| rival.is_open()));
+        if !waits {
+            return self.commit(attempt, outcome, None);
+        }
+        if let Some(lease) = self.leases.get_mut(&attempt) {
+            lease.has_ended(LeaseState::Deferred { outcome });
+        }
+        Vec::new()
+    }
+
+    /// A failure that says nothing about the package: it is tried again, or held.
+    fn says_nothing(&mut self, session: SessionId, attempt: AttemptId, outcome: Outcome) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt) else { return Vec::new() };
+        let key = lease.srpm.key.clone();
+        let has_rivals = self.holders(&key).any(|rival| rival.attempt != attempt);
+        if let Some(reason) = self.blame.verdict(&key).filter(|_| !has_rivals) {
+            return self.commit(attempt, outcome, Some(reason));
+        }
+        let mut effects = vec![Effect::Accept { session, attempt }];
+        effects.extend(self.end_without_result(attempt, Ending::Failed(outcome)));
+        effects
+    }
+
+    fn commit(&mut self, attempt: AttemptId, outcome: Outcome, held: Option<String>) -> Vec<Effect> {
+        let Some(lease) = self.leases.get_mut(&attempt) else { return Vec::new() };
+        let (ended, why) = (outcome.clone(), held.clone());
+        lease.has_ended(LeaseState::Committing { outcome: ended, held: why, retry_at: None });
+        vec![Effect::Commit { lease: lease.clone(), outcome, held }]
+    }
+
+    pub(super) fn committed(&mut self, attempt: AttemptId) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_committing()).cloned() else {
+            return Vec::new();
+        };
+        let key = lease.srpm.key.clone();
+        let mut effects = Vec::new();
+        effects.extend(lease.session.map(|session| Effect::Accept { session, attempt }));
+        let rivals: Vec<_> = self.holders(&key).filter(|rival| rival.attempt != attempt).cloned().collect();
+        for rival in rivals {
+            let attempt = rival.attempt;
+            effects.extend(rival.session.map(|session| Effect::Stale { session, attempt }));
+            effects.push(Effect::Ended { lease: rival, ending: Ending::Superseded });
+            effects.extend(self.drop_lease(attempt));
+        }
+        effects.extend(self.blame.forgive(&key).into_iter().map(Effect::Forget));
+        effects.push(Effect::Ended { lease, ending: Ending::Published });
+        effects.extend(self.drop_lease(attempt));
+        effects
+    }
+
+    pub(super) fn withdrawn(&mut self, key: &BuildKey) -> Vec<Effect> {
+        let holders: Vec<_> = self.holders(key).cloned().collect();
+        if holders.iter().any(Lease::is_committing) {
+            return Vec::new();
+        }
+        let mut effects = Vec::new();
+        effects.extend(self.blame.forgive(key).into_iter().map(Effect::Forget));
+        for lease in holders {
+            let attempt = lease.attempt;
+            effects.extend(lease.session.map(|session| Effect::Cancel { session, attempt }));
+            effects.push(Effect::Ended { lease, ending: Ending::Cancelled });
+            effects.extend(self.drop_lease(attempt));
+        }
+        effects
+    }
+
+    /// Ends a lease that brought nothing. When it was the last one, its SRPM goes back into the
+    /// queue, or is held.
+    fn end_without_result(&mut self, attempt: AttemptId, ending: Ending) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt).cloned() else { return Vec::new() };
+        let key = lease.srpm.key.clone();
+        let rivals: Vec<_> = self.holders(&key).filter(|rival| rival.attempt != attempt).cloned().collect();
+        let mut effects = vec![Effect::Ended { lease: lease.clone(), ending }];
+        if !rivals.is_empty() {
+            effects.extend(self.drop_lease(attempt));
+            effects.extend(self.decide_between(&rivals));
+        } else if let Some(reason) = self.blame.verdict(&key) {
+            effects.extend(self.blame.forgive(&key).into_iter().map(Effect::Forget));
+            effects.push(Effect::Hold { lease, reason });
+            effects.extend(self.drop_lease(attempt));
+        } else {
+            if self.again.contains_key(&key) {
+                // Another one has been put in its place meanwhile.
+                effects.extend(self.blame.forgive(&key).into_iter().map(Effect::Forget));
+            } else {
+                self.again.insert(key.clone(), lease.srpm);
+            }
+            effects.push(Effect::Requeue(key));
+            effects.extend(self.drop_lease(attempt));
+        }
+        effects
+    }
+
+    /// One rival is gone: if none of the others can do better any more, the first failure counts.
+    fn decide_between(&mut self, rivals: &[Lease]) -> Vec<Effect> {
+        if rivals.iter().any(|rival| rival.is_open() || rival.is_committing()) {
+            return Vec::new();
+        }
+        let deferred = rivals.iter().find_map(|rival| match &rival.state {
+            LeaseState::Deferred { outcome } => Some((rival.attempt, outcome.clone())),
+            _ => None,
+        });
+        deferred.map(|(attempt, outcome)| self.commit(attempt, outcome, None)).unwrap_or_default()
+    }
+
+    /// Removes a lease. After the last one of an SRPM, what waited for its name is queued.
+    pub(super) fn drop_lease(&mut self, attempt: AttemptId) -> Vec<Effect> {
+        let Some(lease) = self.leases.remove(&attempt) else { return Vec::new() };
+        let key = lease.srpm.key;
+        if let Some(attempts) = self.leased.get_mut(&key) {
+            attempts.remove(&attempt);
+            if !attempts.is_empty() {
+                return Vec::new();
+            }
+        }
+        self.leased.remove(&key);
+        match self.again.remove(&key) {
+            Some(srpm) => self.found(srpm),
+            None => Vec::new(),
+        }
+    }
+}
