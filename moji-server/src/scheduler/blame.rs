@@ -162,3 +162,10 @@ impl Blame {
         any
     }
 }
+
+#[cfg(test)]
+impl Blame {
+    pub(super) fn tries(&self) -> Vec<(BuildKey, Vec<Try>)> {
+        self.tries.iter().map(|(key, tries)| (key.clone(), tries.clone())).collect()
+    }
+}
