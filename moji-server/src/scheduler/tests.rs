@@ -9,8 +9,8 @@ use std::time::Duration;
 use moji_proto::{AttemptId, FailureKind, Outcome};
 use proptest::prelude::*;
 
-use super::{COMMIT_RETRY, Claim, Event, SessionId};
-use world::{GRACE, World, failed, key, srpm};
+use super::{COMMIT_RETRY, Claim, Event, Lease, SessionId};
+use world::{GRACE, Memory, World, failed, key, srpm};
 
 const TARGETS: [&[&str]; 3] = [&["f43-arm"], &["f43-x86"], &["f43-x86", "f43-arm"]];
 const NAMES: [&str; 3] = ["panda", "tegra", "odroid"];
@@ -90,12 +90,10 @@ impl World {
                 self.ready = true;
                 self.tell(Event::Ready);
             }
-            (43, Some(session)) => {
-                // A person takes an SRPM away, and nobody has told the scheduler yet.
-                if self.source.remove(&key(n % 9)).is_some() {
-                    self.ask(session, 7);
-                    self.tell(Event::Gone(key(n % 9)));
-                }
+            // A person takes an SRPM away, and nobody has told the scheduler yet.
+            (43, Some(session)) if self.source.remove(&key(n % 9)).is_some() => {
+                self.ask(session, 7);
+                self.tell(Event::Gone(key(n % 9)));
             }
             (44, _) => self.tell(Event::Room(n.is_multiple_of(2))),
             (45, _) if n.is_multiple_of(4) => self.restart(),
@@ -106,7 +104,10 @@ impl World {
     /// Somebody settles, gives back or claims what he does not hold.
     fn strange(&mut self, session: SessionId, n: usize) {
         let attempt = AttemptId { boot: 0xb007, serial: n as u64 };
-        if self.scheduler.lease(attempt).is_some_and(|lease| lease.session == Some(session)) {
+        let knows = |memory: &Memory| memory.held_on.contains(&session) || memory.session == Some(session);
+        let holds = |lease: &Lease| lease.session == Some(session);
+        if self.memories.get(&attempt).is_some_and(knows) || self.scheduler.lease(attempt).is_some_and(holds)
+        {
             return;
         }
         let before = self.scheduler.lease(attempt).cloned();

@@ -153,6 +153,6 @@ fn a_restart_of_the_server_costs_nothing_and_is_nobodys_fault() {
     world.hold(session, attempts[0]);
     assert_eq!(attempt_of(&world, 0), attempts[0]);
     world.wait(PATIENCE);
-    assert_eq!(world.scheduler.blame.has_tried(&key(1), &"board".parse().unwrap()), false);
+    assert!(!world.scheduler.blame.has_tried(&key(1), &"board".parse().unwrap()));
     assert_ne!(attempt_of(&world, 1), attempts[1], "nobody came for it: it is given out again");
 }

@@ -122,14 +122,14 @@ impl World {
         while let Some(effect) = todo.pop_front() {
             match effect {
                 Effect::Lease(lease) => {
-                    if self.to_working(&lease.srpm.key) {
+                    if self.move_to_working(&lease.srpm.key) {
                         self.assigned(lease);
                     } else {
                         todo.extend(self.scheduler.handle(self.now, Event::LeaseFailed(lease.attempt)));
                     }
                 }
                 Effect::Retake(lease) => {
-                    if self.to_working(&lease.srpm.key) {
+                    if self.move_to_working(&lease.srpm.key) {
                         self.resumed(&lease);
                     } else {
                         todo.extend(self.scheduler.handle(self.now, Event::RetakeFailed(lease.attempt)));
@@ -192,7 +192,7 @@ impl World {
         }
     }
 
-    fn to_working(&mut self, key: &BuildKey) -> bool {
+    fn move_to_working(&mut self, key: &BuildKey) -> bool {
         let Some(content) = self.source.remove(key) else { return false };
         assert!(self.working.insert(key.clone(), content).is_none(), "{key} is in WORKING twice");
         true
@@ -344,7 +344,7 @@ impl World {
             self.tell(Event::Blamed(key, tries));
         }
         for lease in old.leases() {
-            self.tell(Event::Restored { lease: lease.clone(), patience: PATIENCE });
+            self.tell(Event::Restored { lease: Box::new(lease.clone()), patience: PATIENCE });
         }
         for key in self.source.keys().cloned().collect::<Vec<_>>() {
             self.tell(Event::Found(srpm(&key, 50)));
