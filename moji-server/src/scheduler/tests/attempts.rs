@@ -85,6 +85,19 @@ fn a_rival_that_delivers_while_the_other_is_published_waits_and_is_stale() {
 }
 
 #[test]
+fn one_that_comes_back_when_another_is_being_published_is_stale() {
+    let (mut world, session, first) = lost();
+    world.wait(GRACE);
+    let other = world.connect("other", &["f43-arm"]);
+    world.ask(other, 0);
+    let second = attempt_of(&world, 0);
+    world.deliver(second, Outcome::Succeeded);
+    world.hold(session, first);
+    assert_eq!(world.stale, [first]);
+    assert_eq!(attempt_of(&world, 0), second);
+}
+
+#[test]
 fn a_failure_waits_for_what_its_rival_does() {
     let (mut world, first, second) = rivals();
     world.deliver(first, failed(FailureKind::Package));

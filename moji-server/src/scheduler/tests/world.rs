@@ -365,6 +365,9 @@ impl World {
             let knows = lease.session.is_none_or(|session| self.sessions.contains_key(&session));
             assert!(knows, "{lease:?} belongs to a connection that has ended");
         }
+        for (attempt, memory) in self.memories.iter().filter(|(_, memory)| memory.session.is_some()) {
+            assert!(scheduler.lease(*attempt).is_some(), "{attempt}: nobody told {memory:?} that it is over");
+        }
         for key in self.source.keys() {
             let waits = scheduler.queue.contains(key);
             let waits_for_its_namesake = scheduler.again.contains_key(key) && self.working.contains_key(key);
