@@ -1,6 +1,6 @@
 //! One simulation: hosts on a simulated network, faults as planned, looks in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use turmoil::Sim;
 use turmoil::net::{TcpListener, TcpStream};
 
 use crate::hostile;
-use crate::plan::{BuilderPlan, Fault, Package, Plan, Random};
+use crate::plan::{Again, BuilderPlan, Fault, Package, Plan, Random};
 use crate::properties::Properties;
 
 pub(crate) const PORT: u16 = 6789;
@@ -27,7 +27,7 @@ pub(crate) const PORT: u16 = 6789;
 /// Virtual time from one step to the next.
 const TICK: Duration = Duration::from_millis(50);
 /// The whole queue must be built so long after the last fault.
-const DRAINED: Duration = Duration::from_secs(900);
+const DRAINED: Duration = Duration::from_secs(1800);
 /// How often the folders are looked at.
 const LOOK_EVERY: u32 = 5;
 
@@ -57,6 +57,51 @@ impl moji_server::Listener for Listening {
     }
 }
 
+/// Which SRPMs were built, by name, and which of them for nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    begun: BTreeMap<String, u64>,
+    /// Finished, and in an outbox.
+    packed: BTreeSet<String>,
+    /// Begun once more after that.
+    again: Vec<String>,
+}
+
+pub(crate) type SharedRuns = Arc<Mutex<Runs>>;
+
+impl Runs {
+    pub(crate) fn of(runs: &SharedRuns) -> std::sync::MutexGuard<'_, Self> {
+        runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn packed(&mut self, srpm: &str) {
+        self.packed.insert(srpm.to_owned());
+    }
+
+    /// Gives how often it was begun, this time included.
+    fn begin(&mut self, srpm: &str, builder: &str) -> u64 {
+        if self.packed.contains(srpm) {
+            self.again.push(format!("{srpm} by {builder}"));
+        }
+        let number = self.begun.entry(srpm.to_owned()).or_default();
+        *number += 1;
+        *number
+    }
+
+    /// # Errors
+    /// When something was built a second time that must not be.
+    pub(crate) fn check(&self, again: Again) -> anyhow::Result<()> {
+        let twice: Vec<_> = self.begun.iter().filter(|(_, number)| **number > 1).collect();
+        match again {
+            Again::Late => Ok(()),
+            Again::Unfinished if self.again.is_empty() => Ok(()),
+            Again::Unfinished => bail!("finished builds were built again: {:?}", self.again),
+            Again::Never if twice.is_empty() => Ok(()),
+            Again::Never => bail!("built more than once, for nothing: {twice:?}"),
+        }
+    }
+}
+
 struct ToServer(Mutex<Random>);
 
 impl Connector for ToServer {
@@ -81,7 +126,9 @@ struct Worker {
     name: String,
     seed: u64,
     packages: Vec<Package>,
-    tries: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// Whether something goes wrong on this machine now and then.
+    is_flaky: bool,
+    runs: SharedRuns,
     story: Story,
 }
 
@@ -93,15 +140,10 @@ impl Worker {
         if fs::read(&task.srpm)? != self::srpm(&package.name, "1", "1", package.payload) {
             bail!("{srpm} is damaged");
         }
-        let number = {
-            let mut tries = self.tries.lock().unwrap_or_else(PoisonError::into_inner);
-            let number = tries.entry(srpm.clone()).or_default();
-            *number += 1;
-            *number
-        };
+        let number = Runs::of(&self.runs).begin(&srpm, &self.name);
         let mut random = Random::new(self.seed, &format!("{srpm} {number}"));
         self.story.tell(&format!("{} builds {srpm} for {}", self.name, task.target));
-        if number < 4 && random.percent(5) {
+        if self.is_flaky && number < 4 && random.percent(5) {
             bail!("the disk is full");
         }
         let mut log = fs::File::create(task.resultdir.join("build.log"))?;
@@ -109,7 +151,7 @@ impl Worker {
             writeln!(log, "line {line} of {}", package.name)?;
             sleep(random.seconds(0, 2)).await;
         }
-        if number < 4 && random.percent(5) {
+        if self.is_flaky && number < 4 && random.percent(5) {
             return Ok(Outcome::failed(FailureKind::Interrupted, "killed", Some(-9), Vec::new()));
         }
         if package.outcome.is_success() {
@@ -178,9 +220,9 @@ fn simulate(plan: &Plan, story: &Story) -> anyhow::Result<Vec<String>> {
         .tcp_capacity(4096)
         .build();
     add_server(&mut sim, plan, &site);
-    let tries = Arc::default();
+    let runs = SharedRuns::default();
     for builder in &plan.builders {
-        add_client(&mut sim, plan, builder, &site, &tries, story);
+        add_client(&mut sim, plan, builder, &site, &runs, story);
         // The same for each message: how many there are depends on how quick the real disk is, and
         // numbers drawn for each of them would make every seed a new story.
         sim.set_link_latency(builder.name.as_str(), "server", builder.latency);
@@ -188,7 +230,7 @@ fn simulate(plan: &Plan, story: &Story) -> anyhow::Result<Vec<String>> {
     if plan.hostile {
         hostile::add(&mut sim, plan);
     }
-    let mut properties = Properties::new(plan, Arc::clone(&site));
+    let mut properties = Properties::new(plan, Arc::clone(&site), Arc::clone(&runs));
     let mut steps = 0u32;
     let quiet_at = plan.quiet_at();
     loop {
@@ -262,7 +304,7 @@ fn add_client(
     plan: &Plan,
     builder: &BuilderPlan,
     site: &Arc<Site>,
-    tries: &Arc<Mutex<BTreeMap<String, u64>>>,
+    runs: &SharedRuns,
     story: &Story,
 ) {
     let work = site.path().join("builders").join(&builder.name);
@@ -270,7 +312,8 @@ fn add_client(
         name: builder.name.clone(),
         seed: plan.seed,
         packages: plan.packages.clone(),
-        tries: Arc::clone(tries),
+        is_flaky: plan.again != Again::Never,
+        runs: Arc::clone(runs),
         story: story.clone(),
     });
     let (seed, password, plan) = (plan.seed, plan.password, builder.clone());

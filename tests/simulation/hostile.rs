@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use moji_proto::{AttemptId, LogFile, Outcome, Sha256, ToBuilder, ToServer};
+use moji_proto::{AttemptId, HeldAttempt, LogFile, Outcome, Phase, Sha256, ToBuilder, ToServer};
 use moji_tests::support::simulated::{Peer, ScriptedBuilder, manifest, registration};
 use tokio::time::sleep;
 use turmoil::Sim;
@@ -59,9 +59,10 @@ async fn one(name: &str, act: Act, password: Option<&str>, random: &mut Random) 
     // Without work it leaves again: it must be gone when the faults end.
     let (mut peer, attempt) = tokio::time::timeout(Duration::from_secs(25), entered).await??;
     match act {
-        Act::Lie => match random.between(1, 3) {
+        Act::Lie => match random.between(1, 4) {
             1 => wrong_digests(&mut peer, attempt).await,
             2 => foreign_attempts(&mut peer, attempt).await,
+            3 => claim_of_others(&mut peer, attempt, random).await,
             _ => flood(&mut peer, attempt).await,
         },
         Act::ComeLate => {
@@ -115,6 +116,40 @@ async fn foreign_attempts(peer: &mut ScriptedBuilder<TcpStream>, own: AttemptId)
         }
     }
     peer.say(ToServer::Release { attempt: own, reason: "enough".into(), trouble: false }).await
+}
+
+/// Says that it holds what others hold, and what nobody holds.
+async fn claim_of_others(
+    peer: &mut ScriptedBuilder<TcpStream>,
+    own: AttemptId,
+    random: &mut Random,
+) -> anyhow::Result<()> {
+    for serial in own.serial.saturating_sub(6)..own.serial + 3 {
+        let attempt = AttemptId { serial, ..own };
+        if attempt == own {
+            continue;
+        }
+        let package = random.between(1, 14);
+        peer.say(ToServer::Hold(HeldAttempt {
+            attempt,
+            target: "f43-arm".parse()?,
+            srpm: format!("package-{package}-1-1.src.rpm").parse()?,
+            sha256: Sha256::of(FORGED),
+            slot: None,
+            phase: Phase::Delivering,
+        }))
+        .await?;
+        match peer.word().await? {
+            // What was published under that number is published.
+            ToBuilder::Stale { attempt: about } | ToBuilder::Accepted { attempt: about } => {
+                ensure!(about == attempt, "{about} instead of {attempt}");
+            }
+            ToBuilder::Resume { attempt, .. } => return Err(Believed(attempt).into()),
+            other => bail!("{other:?}"),
+        }
+    }
+    // And away with the one that was given: a loss.
+    Ok(())
 }
 
 async fn flood(peer: &mut ScriptedBuilder<TcpStream>, attempt: AttemptId) -> anyhow::Result<()> {

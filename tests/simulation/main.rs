@@ -69,6 +69,16 @@ fn everything_at_once_and_hostile_peers() {
     run_seeds("everything_at_once_and_hostile_peers", 5_000, Plan::hostile);
 }
 
+#[test]
+fn short_faults() {
+    run_seeds("short_faults", 6_000, Plan::short_faults);
+}
+
+#[test]
+fn short_crashes() {
+    run_seeds("short_crashes", 7_000, Plan::short_crashes);
+}
+
 /// A seed tells the same story each time, as far as it can be seen from outside.
 #[test]
 fn a_seed_tells_the_same_story_again() {

@@ -97,8 +97,20 @@ pub(crate) struct Plan {
     pub(crate) builders: Vec<BuilderPlan>,
     pub(crate) troubles: Vec<Trouble>,
     pub(crate) hostile: bool,
+    pub(crate) again: Again,
     pub(crate) grace: Duration,
     pub(crate) password: Option<&'static str>,
+}
+
+/// When a package may be built a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// When its builder was away for longer than the grace, or failed.
+    Late,
+    /// When its builder crashed before it had finished.
+    Unfinished,
+    /// Never: no builder crashes or fails, and nobody is away for longer than the grace.
+    Never,
 }
 
 const TARGETS: [&str; 2] = ["f43-arm", "f44-arm"];
@@ -122,6 +134,30 @@ impl Plan {
 
     pub(crate) fn hostile(seed: u64) -> Self {
         Self::new(seed, &[Fault::Crash, Fault::Partition, Fault::Hold, Fault::Slow], true)
+    }
+
+    /// Nobody is away for long, and no builder crashes: nothing is built twice for nothing.
+    pub(crate) fn short_faults(seed: u64) -> Self {
+        let mut plan = Self::new(seed, &[Fault::Crash, Fault::Partition, Fault::Hold, Fault::Slow], false);
+        plan.troubles.retain(|trouble| trouble.fault != Fault::Crash || trouble.host == "server");
+        plan.again = Again::Never;
+        plan.shortened()
+    }
+
+    /// Nobody is away for long, but anybody may crash: what is finished is not built again.
+    pub(crate) fn short_crashes(seed: u64) -> Self {
+        let mut plan = Self::new(seed, &[Fault::Crash, Fault::Crash, Fault::Partition], false);
+        plan.again = Again::Unfinished;
+        plan.shortened()
+    }
+
+    /// The same with faults that are over long before the grace is.
+    fn shortened(mut self) -> Self {
+        for trouble in &mut self.troubles {
+            trouble.to = trouble.from + (trouble.to - trouble.from) / 6;
+        }
+        self.grace = Duration::from_secs(120);
+        self
     }
 
     /// When nothing bad happens any more.
@@ -161,7 +197,7 @@ impl Plan {
         }
         let grace = if random.percent(20) { Duration::ZERO } else { random.seconds(1, 10) };
         let password = random.percent(10).then_some("a long password");
-        Self { seed, packages, builders, troubles, hostile, grace, password }
+        Self { seed, packages, builders, troubles, hostile, again: Again::Late, grace, password }
     }
 }
 

@@ -9,26 +9,29 @@ use anyhow::{Context as _, bail, ensure};
 use moji_proto::{AttemptId, Sha256};
 use moji_tests::support::simulated::{Site, names_in};
 
-use crate::farm::built;
+use crate::farm::{Runs, SharedRuns, built};
 use crate::plan::{Package, Plan};
 
 pub(crate) struct Properties<'a> {
     plan: &'a Plan,
     site: Arc<Site>,
     /// Whose results were there when an SRPM came to FINISHED.
-    settled: BTreeMap<String, AttemptId>,
+    settled: BTreeMap<String, Option<AttemptId>>,
+    runs: SharedRuns,
     looks: usize,
 }
 
 impl<'a> Properties<'a> {
-    pub(crate) fn new(plan: &'a Plan, site: Arc<Site>) -> Self {
-        Self { plan, site, settled: BTreeMap::new(), looks: 0 }
+    pub(crate) fn new(plan: &'a Plan, site: Arc<Site>, runs: SharedRuns) -> Self {
+        Self { plan, site, settled: BTreeMap::new(), runs, looks: 0 }
     }
 
     /// At every look: each SRPM is in exactly one folder; one that is finished stays, with the
     /// results that it came with.
     pub(crate) fn look(&mut self, now: Duration) -> anyhow::Result<()> {
         self.looks += 1;
+        self.look_into_outboxes();
+        Runs::of(&self.runs).check(self.plan.again).with_context(|| format!("at {now:?}"))?;
         let folders = [self.site.source(), self.site.working(), self.site.finished()];
         for package in
             self.plan.packages.iter().filter(|package| package.put_at + Duration::from_secs(1) < now)
@@ -51,14 +54,43 @@ impl<'a> Properties<'a> {
             let attempt =
                 self.attempt(package).with_context(|| format!("at {now:?}: {path} is in FINISHED"))?;
             let settled = *self.settled.entry(path.clone()).or_insert(attempt);
-            ensure!(settled == attempt, "at {now:?}: {path} was settled by {settled} and then by {attempt}");
+            ensure!(
+                settled == attempt,
+                "at {now:?}: {path} was settled by {settled:?} and then by {attempt:?}"
+            );
         }
         Ok(())
     }
 
-    fn attempt(&self, package: &Package) -> anyhow::Result<AttemptId> {
+    /// What is in an outbox, whole, is finished.
+    fn look_into_outboxes(&self) {
+        for builder in &self.plan.builders {
+            let outbox = self.site.path().join("builders").join(&builder.name).join("outbox");
+            for attempt in names_in(&outbox) {
+                let parcel = fs::read(outbox.join(attempt).join("parcel.json")).unwrap_or_default();
+                let parcel: serde_json::Value = serde_json::from_slice(&parcel).unwrap_or_default();
+                if let Some(srpm) = parcel.get("srpm").and_then(|srpm| srpm.as_str()) {
+                    Runs::of(&self.runs).packed(srpm);
+                }
+            }
+        }
+    }
+
+    /// Why an SRPM is held; nobody is to blame for that but builders that vanish.
+    fn held(&self, package: &Package) -> Option<String> {
+        let path = self.site.folders.finished.join(format!("{}.held.json", package.path()));
+        fs::read_to_string(path).ok()
+    }
+
+    /// Who has settled it; nobody when it is held.
+    fn attempt(&self, package: &Package) -> anyhow::Result<Option<AttemptId>> {
+        if let Some(reason) = self.held(package) {
+            let away = self.plan.troubles.len() + if self.plan.hostile { 3 } else { 0 };
+            ensure!(away >= 3, "it is held, and nobody was away: {reason}");
+            return Ok(None);
+        }
         let record = self.site.record(&package.folder()).context("there is no build.json")?;
-        Ok(record.attempt.context("build.json names no attempt")?.id)
+        Ok(Some(record.attempt.context("build.json names no attempt")?.id))
     }
 
     /// Everything has been built and nothing is under way any more.
@@ -99,6 +131,10 @@ impl<'a> Properties<'a> {
         let mut attempts = BTreeSet::new();
         ensure!(self.site.source().is_empty() && self.site.working().is_empty(), "left: {}", self.left());
         for package in &self.plan.packages {
+            if self.held(package).is_some() {
+                told.push(format!("{}: held", package.name));
+                continue;
+            }
             let record = self.site.record(&package.folder()).context("there is no build.json")?;
             let name = &package.name;
             ensure!(record.srpm.as_str() == format!("{name}-1-1.src.rpm"), "{name}: {record:?}");
