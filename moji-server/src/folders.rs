@@ -278,6 +278,45 @@ impl Folders {
     }
 }
 
+/// Who may change what lies in the folders.
+#[derive(Debug)]
+pub enum Claim {
+    /// The caller, as long as it keeps this.
+    Ours(FoldersLock),
+    /// A server that runs.
+    Server,
+}
+
+impl Folders {
+    /// For programs beside the server: finds the folders without making or writing anything, and takes
+    /// them, unless a server has them.
+    ///
+    /// # Errors
+    /// Which folder cannot be used, and why.
+    pub fn claim(&mut self) -> Result<Claim, FoldersError> {
+        self.try_claim().map_err(|error| FoldersError(format!("{error:#}")))
+    }
+
+    fn try_claim(&mut self) -> anyhow::Result<Claim> {
+        for path in [&mut self.source, &mut self.working, &mut self.finished, &mut self.repo] {
+            *path = fs::canonicalize(&*path).with_context(|| format!("cannot open {}", path.display()))?;
+        }
+        self.check_apart()?;
+        let path = self.private().join("lock");
+        let file = fs::File::open(&path).with_context(|| {
+            format!(
+                "cannot open {}: has a moji-server used these folders, and are you its user?",
+                path.display()
+            )
+        })?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Claim::Server),
+            // Where locks do not work there is none to respect.
+            _ => Ok(Claim::Ours(FoldersLock(file))),
+        }
+    }
+}
+
 fn srpms_in(folder: &Path, target: Option<&TargetName>) -> anyhow::Result<Vec<BuildKey>> {
     let mut keys = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
