@@ -33,6 +33,13 @@ pub struct Folders {
 #[error("{0}")]
 pub struct FoldersError(String);
 
+impl FoldersError {
+    /// `text` says which folder, why, and what to do.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// Held as long as a server uses the folders.
 #[derive(Debug)]
 pub struct FoldersLock(#[expect(dead_code, reason = "closing the file gives the lock up")] fs::File);
