@@ -33,6 +33,13 @@ pub struct Folders {
 #[error("{0}")]
 pub struct FoldersError(String);
 
+impl FoldersError {
+    /// `text` says which folder, why, and what to do.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+}
+
 /// Held as long as a server uses the folders.
 #[derive(Debug)]
 pub struct FoldersLock(#[expect(dead_code, reason = "closing the file gives the lock up")] fs::File);
@@ -275,6 +282,45 @@ impl Folders {
             fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(keys)
+    }
+}
+
+/// Who may change what lies in the folders.
+#[derive(Debug)]
+pub enum Claim {
+    /// The caller, as long as it keeps this.
+    Ours(FoldersLock),
+    /// A server that runs.
+    Server,
+}
+
+impl Folders {
+    /// For programs beside the server: finds the folders without making or writing anything, and takes
+    /// them, unless a server has them.
+    ///
+    /// # Errors
+    /// Which folder cannot be used, and why.
+    pub fn claim(&mut self) -> Result<Claim, FoldersError> {
+        self.try_claim().map_err(|error| FoldersError(format!("{error:#}")))
+    }
+
+    fn try_claim(&mut self) -> anyhow::Result<Claim> {
+        for path in [&mut self.source, &mut self.working, &mut self.finished, &mut self.repo] {
+            *path = fs::canonicalize(&*path).with_context(|| format!("cannot open {}", path.display()))?;
+        }
+        self.check_apart()?;
+        let path = self.private().join("lock");
+        let file = fs::File::open(&path).with_context(|| {
+            format!(
+                "cannot open {}: has a moji-server used these folders, and are you its user?",
+                path.display()
+            )
+        })?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(Claim::Server),
+            // Where locks do not work there is none to respect.
+            _ => Ok(Claim::Ours(FoldersLock(file))),
+        }
     }
 }
 

@@ -7,6 +7,8 @@ pub mod commit;
 pub mod durable;
 pub mod farm;
 pub mod folders;
+pub mod fsck;
+pub mod history;
 pub mod log;
 pub mod metadata;
 pub mod options;

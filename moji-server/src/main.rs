@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use moji_server::folders::FoldersError;
-use moji_server::options::{Options, Settings};
+use moji_server::options::{Command, Options, Settings};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -12,6 +12,12 @@ use tokio_util::sync::CancellationToken;
 fn main() -> ExitCode {
     let options = Options::parse();
     moji_server::log::start();
+    if let Some(Command::Fsck(fsck)) = &options.command {
+        return match fsck.resolve() {
+            Ok((folders, createrepo)) => fsck.run(folders, &createrepo),
+            Err(error) => end(2, &error),
+        };
+    }
     let settings = match options.settings(std::env::var("MOJI_PASSWORD").ok()) {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),

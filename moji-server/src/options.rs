@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use moji_proto::DEFAULT_PORT;
 use serde::Deserialize;
 
 use crate::folders::Folders;
+use crate::fsck::command::FsckOptions;
 use crate::run::Config;
 
 const EXAMPLES: &str = "\
@@ -22,6 +23,8 @@ Examples:
     moji-server --password-file /etc/moji/password /srv/moji/{source,working,finished,repo}
   The same from a file (every option can stand there, with its long name):
     moji-server --config /etc/moji/server.toml
+  Whether everything is as it should be (see moji-server fsck --help):
+    moji-server fsck --config /etc/moji/server.toml
 
 Queue something:          mv foo-1.0-1.src.rpm /srv/moji/source/
 Build it before others:   echo foo >> /srv/moji/source/priority.txt
@@ -44,7 +47,12 @@ RUST_LOG=debug shows more.";
 /// are created when they are missing.
 #[derive(Debug, Parser)]
 #[command(name = "moji-server", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 pub struct Options {
+    /// Something else than to serve
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// SRPMs that wait; priority.txt in it says what comes first
     source: Option<PathBuf>,
     /// SRPMs that are being built; private state lies in WORKING/.moji
@@ -82,6 +90,41 @@ pub struct Options {
     /// A TOML file with any of these options
     #[arg(long, value_name = "FILE", env = "MOJI_SERVER_CONFIG")]
     config: Option<PathBuf>,
+}
+
+/// What the program does beside serving. A folder of such a name is written `./fsck`.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Checks that folders, records, metadata and history agree
+    ///
+    /// Says each difference on a line of its own, and how many there are. While a server runs, what is
+    /// in motion looks wrong for a moment: then it looks again, for up to half a minute, and says what
+    /// stays so.
+    Fsck(FsckOptions),
+}
+
+impl FsckOptions {
+    /// The folders, and the program that makes the metadata: from the options, else from the
+    /// configuration file.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or missing.
+    pub fn resolve(&self) -> anyhow::Result<(Folders, PathBuf)> {
+        let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+        let folder = |name: &str, here: &Option<PathBuf>, there: Option<PathBuf>| {
+            here.clone().or(there).with_context(|| {
+                format!("{name} is missing: moji-server fsck SOURCE WORKING FINISHED REPO, or --config FILE")
+            })
+        };
+        let folders = Folders {
+            source: folder("SOURCE", &self.source, file.source)?,
+            working: folder("WORKING", &self.working, file.working)?,
+            finished: folder("FINISHED", &self.finished, file.finished)?,
+            repo: folder("REPO", &self.repo, file.repo)?,
+        };
+        let createrepo = self.createrepo.clone().or(file.createrepo);
+        Ok((folders, createrepo.unwrap_or_else(|| "createrepo_c".into())))
+    }
 }
 
 /// The configuration file: the same names as on the command line.

@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use crate::accept::{Listener, accept};
 use crate::commit;
 use crate::farm::{Farm, FarmInputs};
-use crate::folders::Folders;
+use crate::folders::{Folders, FoldersError};
+use crate::history::History;
 use crate::metadata::{self, Metadata, MetadataConfig};
 use crate::session::SessionConfig;
 use crate::source::{self, SourceConfig};
@@ -57,9 +58,11 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         let lock = folders.prepare()?;
         complete_commits(&folders)?;
         let put_back = folders.recover()?;
-        anyhow::Ok((lock, folders, put_back))
+        let (history, _tries) =
+            History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
+        anyhow::Ok((lock, folders, put_back, history))
     });
-    let (lock, folders, put_back) = prepared.await??;
+    let (lock, folders, put_back, history) = prepared.await??;
     for key in put_back {
         tracing::info!("{key} was being built when the last server ended; it is queued again");
     }
@@ -118,6 +121,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         metadata_shutdown.cancel();
         let _ = metadata.await?;
     }
+    spawn_blocking(move || history.close()).await?;
     drop(lock);
     failed.map_or(Ok(()), |reason| Err(anyhow!(reason)))
 }

@@ -7,6 +7,7 @@
 )]
 
 mod arriving;
+mod fsck;
 mod latency;
 mod limits;
 mod live_logs;

@@ -324,6 +324,14 @@ impl Farm {
         command
     }
 
+    /// `moji-server fsck` over the same folders.
+    pub fn fsck_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&program("moji-server"));
+        command.arg("fsck").args(arguments);
+        command.args([self.source(""), self.working(""), self.finished(""), self.repo("")]);
+        command
+    }
+
     /// Starts the server (again), and waits until it listens. A second start listens where the
     /// first did.
     pub fn start_server(&mut self, arguments: &[&str]) {

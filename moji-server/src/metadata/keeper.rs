@@ -17,7 +17,7 @@ use tracing::{debug, error, info, warn};
 use super::coalescer::{Coalescer, rest};
 use super::createrepo::check_program;
 use super::packages::Complaints;
-use super::refresh::{self, Ended, Run, RunError};
+use super::refresh::{self, Ended, Run, RunError, Trust};
 use super::watch::{Hint, Hints};
 use super::{Handle, MetadataConfig, Repository, Served};
 
@@ -196,6 +196,7 @@ impl Keeper {
                 repository: repository.clone(),
                 nested: nested.clone(),
                 complaints: std::mem::take(&mut kept.complaints),
+                trust: Trust::Served,
             };
             let (permits, shutdown) = (Arc::clone(&self.permits), self.shutdown.clone());
             let task = self.runs.spawn(async move {

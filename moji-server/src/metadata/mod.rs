@@ -16,6 +16,7 @@
 
 pub mod coalescer;
 mod createrepo;
+mod inspect;
 mod keeper;
 mod ledger;
 mod packages;
@@ -34,7 +35,10 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch as state};
 
 pub use createrepo::{MissingProgram, check_program};
+pub(crate) use inspect::digest;
+pub use inspect::{Disagreement, inspect, make_anew};
 pub use keeper::Metadata;
+pub(crate) use publish::UNFINISHED;
 
 /// Settings. [`MetadataConfig::new`] has the defaults.
 #[derive(Debug, Clone)]

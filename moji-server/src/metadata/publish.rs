@@ -22,7 +22,7 @@ use super::repomd::{MdFile, REPOMD, REPOMD_MAX, Repomd};
 use crate::durable;
 
 /// How the names of files begin that are being written in the served `repodata`.
-const UNFINISHED: &str = ".moji-";
+pub(crate) const UNFINISHED: &str = ".moji-";
 const PIECE: usize = 256 * 1024;
 
 /// The steps, in order. The second column is what a crash right after a step leaves; readers have a
@@ -250,7 +250,7 @@ pub(super) fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-fn read_repomd(repodata: &Path) -> io::Result<Option<Vec<u8>>> {
+pub(super) fn read_repomd(repodata: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = match File::open(repodata.join(REPOMD)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
@@ -268,7 +268,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Whether the file is what `repomd.xml` says; the text completes its name.
-fn check(path: &Path, expected: &MdFile) -> Result<(), String> {
+pub(super) fn check(path: &Path, expected: &MdFile) -> Result<(), String> {
     let file = File::open(path).map_err(|error| error.to_string())?;
     let (size, digest) = copy(file, &mut io::sink()).map_err(|error| error.to_string())?;
     if expected.size.is_some_and(|expected| expected != size) {

@@ -26,11 +26,11 @@ use crate::durable;
 
 /// Where one repository's things are.
 #[derive(Debug, Clone)]
-struct Places {
+pub(super) struct Places {
     /// What is served.
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     /// Private.
-    ledger: PathBuf,
+    pub(super) ledger: PathBuf,
     /// Private; removed before and after each run.
     staging: PathBuf,
 }
@@ -60,6 +60,17 @@ pub(super) struct Run {
     pub(super) nested: BTreeSet<String>,
     /// What was said before.
     pub(super) complaints: Complaints,
+    /// What is served may be used: that is the usual.
+    pub(super) trust: Trust,
+}
+
+/// Whether what is served is to be believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// As far as sizes and the ledger tell.
+    Served,
+    /// No: every package is to be read again.
+    Nothing,
 }
 
 /// How a run went.
@@ -159,9 +170,10 @@ impl Run {
             .context("failed to walk through the folder")?;
 
         let served = publish::served_whole(folder).context("failed to look at its repodata")?;
+        let trusted = self.trust == Trust::Served;
         let edition =
             ledger.published.as_ref().filter(|edition| Some(edition.repomd) == follows && served.is_some());
-        if let Some(edition) = edition.filter(|edition| edition.packages == packages) {
+        if let Some(edition) = edition.filter(|edition| trusted && edition.packages == packages) {
             return Ok(Looked::Same(Generation {
                 repository: self.repository.clone(),
                 number: edition.number,
@@ -172,7 +184,7 @@ impl Run {
         let last = ledger.published.as_ref().map(|edition| edition.number).max(revision).unwrap_or(0);
         let before = ledger.published.as_ref().map(|edition| edition.packages.as_slice()).unwrap_or_default();
         let (number, update, reread) =
-            (last.saturating_add(1), served.is_some(), mistakable(before, &packages));
+            (last.saturating_add(1), trusted && served.is_some(), mistakable(before, &packages));
         Ok(Looked::Differs(Box::new(Plan { ledger, number, packages, follows, update, reread })))
     }
 }
@@ -326,11 +338,11 @@ fn now() -> u64 {
 }
 
 impl MetadataConfig {
-    fn nested_private(&self) -> PathBuf {
+    pub(super) fn nested_private(&self) -> PathBuf {
         self.private.join("nested")
     }
 
-    fn places(&self, repository: &Repository) -> Places {
+    pub(super) fn places(&self, repository: &Repository) -> Places {
         let (folder, private) = match repository {
             Repository::Main => (self.repo.clone(), self.private.join("main")),
             Repository::Nested(name) => (self.repo.join(name), self.nested_private().join(name)),

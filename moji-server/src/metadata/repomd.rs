@@ -4,7 +4,7 @@
 //! It writes no XML and deliberately does not know most of either format. Formats:
 //! <https://createrepo.baseurl.org/> and `man createrepo_c`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
@@ -157,6 +157,44 @@ pub(super) fn package_locations(primary: &Path) -> Option<BTreeSet<String>> {
                 locations.extend(attribute(&start, "href"));
             }
             Event::Eof => return Some(locations),
+            _ => {}
+        }
+    }
+}
+
+/// What `primary.xml` says of a package.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// Bytes of the file.
+    pub(super) size: Option<u64>,
+    /// `None` when the checksum is of another kind.
+    pub(super) sha256: Option<Sha256>,
+}
+
+/// All packages that a compressed `primary.xml` lists, by location. `None` as for [`package_count`], or
+/// when it is damaged.
+pub(super) fn listed_packages(primary: &Path) -> Option<BTreeMap<String, Listed>> {
+    let mut reader = open_gz(primary)?;
+    let (mut buffer, mut packages) = (Vec::new(), BTreeMap::new());
+    let (mut package, mut location, mut sha256, mut complete) = (Listed::default(), None, false, false);
+    loop {
+        buffer.clear();
+        match reader.read_event_into(&mut buffer).ok()? {
+            Event::Start(start) | Event::Empty(start) => match start.local_name().as_ref() {
+                "package" => (package, location) = (Listed::default(), None),
+                "checksum" => sha256 = attribute(&start, "type").as_deref() == Some("sha256"),
+                "size" => package.size = attribute(&start, "package").and_then(|size| size.parse().ok()),
+                "location" => location = attribute(&start, "href"),
+                _ => {}
+            },
+            Event::Text(text) if std::mem::take(&mut sha256) => {
+                package.sha256 = text.into_inner().trim().parse().ok();
+            }
+            Event::End(end) if end.local_name().as_ref() == "package" => {
+                packages.extend(location.take().map(|location| (location, package)));
+            }
+            Event::End(end) => complete |= end.local_name().as_ref() == "metadata",
+            Event::Eof => return complete.then_some(packages),
             _ => {}
         }
     }

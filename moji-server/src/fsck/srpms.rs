@@ -1,0 +1,127 @@
+//! SRPMs against each other, against what is told of them in FINISHED, and against REPO.
+
+use std::io;
+use std::path::Path;
+
+use moji_proto::AttemptId;
+
+use super::difference::{Difference, Discardable, Spot};
+use crate::commit::RESULTS;
+use crate::folders::Folders;
+use crate::history::{Found, Place, Seen, Srpms, Survey};
+use crate::{BuildKey, metadata};
+
+pub(super) fn check(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -> io::Result<()> {
+    duplicates(folders, survey, found)?;
+    found.extend(survey.working.keys().filter_map(|key| cut_commit(folders, survey, key)));
+    for key in survey.finished.keys() {
+        finished(folders, survey, key, found);
+    }
+    let records = survey.records.iter().filter(|record| is_in_finished(record));
+    found.extend(records.filter_map(|record| lone(survey, record)));
+    Ok(())
+}
+
+fn is_in_finished(found: &Found) -> bool {
+    matches!(found.place, Place::Held | Place::Failed)
+}
+
+fn attempt(found: &Found) -> Option<AttemptId> {
+    found.record.attempt.as_ref().map(|attempt| attempt.id)
+}
+
+/// What REPO tells of an SRPM.
+fn in_repo<'a>(survey: &'a Survey, key: &'a BuildKey) -> impl Iterator<Item = &'a Found> {
+    survey.records.iter().filter(move |found| found.key == *key && !is_in_finished(found))
+}
+
+fn duplicates(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -> io::Result<()> {
+    type Folder<'a> = (Spot, &'a Path, &'a Srpms);
+    let source: Folder<'_> = (Spot::Source, &folders.source, &survey.source);
+    let working: Folder<'_> = (Spot::Working, &folders.working, &survey.working);
+    let finished: Folder<'_> = (Spot::Finished, &folders.finished, &survey.finished);
+    for ((earlier, from, here), (later, to, there)) in
+        [(source, working), (source, finished), (working, finished)]
+    {
+        for (key, seen) in here {
+            let Some(other) = there.get(key) else { continue };
+            let path = from.join(key.path());
+            let content = match are_same((&path, seen), (&to.join(key.path()), other)) {
+                Ok(true) => Discardable::Yes,
+                Ok(false) => Discardable::OnlyHere,
+                // It moved on meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            found.push(Difference::Duplicate { key: key.clone(), path, earlier, later, content });
+        }
+    }
+    Ok(())
+}
+
+fn are_same((path, seen): (&Path, &Seen), (other_path, other): (&Path, &Seen)) -> io::Result<bool> {
+    if seen.inode == other.inode {
+        return Ok(true);
+    }
+    Ok(seen.size == other.size && metadata::digest(path)? == metadata::digest(other_path)?)
+}
+
+/// As `commit::complete` sees it: the attempt's staging is there without its results.
+fn cut_commit(folders: &Folders, survey: &Survey, key: &BuildKey) -> Option<Difference> {
+    let found = in_repo(survey, key).find(|found| {
+        let staging = attempt(found).map(|attempt| folders.attempt(attempt));
+        staging.is_some_and(|staging| staging.is_dir() && !staging.join(RESULTS).exists())
+    })?;
+    let nvr = found.record.nvr.clone()?;
+    Some(Difference::CutCommit { key: key.clone(), nvr, path: folders.working.join(key.path()) })
+}
+
+/// An SRPM in FINISHED against what tells how it ended.
+fn finished(folders: &Folders, survey: &Survey, key: &BuildKey, found: &mut Vec<Difference>) {
+    let beside: Vec<&Found> =
+        survey.records.iter().filter(|record| record.key == *key && is_in_finished(record)).collect();
+    let record_path = folders.failure_record(key);
+    let is_torn = survey.unreadable.iter().any(|(path, _)| {
+        path.parent() == record_path.parent()
+            && path.file_name().is_some_and(|name| {
+                name.to_str().and_then(crate::history::recorded).is_some_and(|(srpm, _)| srpm == key.srpm)
+            })
+    });
+    // What is read of it elsewhere tells nothing sure while it is queued again.
+    if survey.source.contains_key(key) || survey.working.contains_key(key) {
+        return;
+    }
+    let last = in_repo(survey, key).max_by_key(|found| found.at());
+    match (beside.as_slice(), last) {
+        ([], _) if is_torn => {}
+        ([], None) => found.push(Difference::NoResult { path: folders.finished.join(key.path()) }),
+        ([], Some(last)) if !last.record.outcome.is_success() => {
+            found.push(Difference::NoFailureRecord { path: record_path, copy: last.path.clone() });
+        }
+        ([], Some(_)) => {}
+        (records, _) => {
+            let success = in_repo(survey, key).filter(|found| found.record.outcome.is_success());
+            let success = success.map(|found| found.at()).max();
+            for record in records {
+                if success.is_some_and(|success| success > record.at()) {
+                    found.push(Difference::OutdatedRecord { path: record.path.clone() });
+                }
+            }
+            if let [held, failed, ..] = records
+                && success.is_none_or(|success| success <= held.at() && success <= failed.at())
+            {
+                found.push(Difference::TwoRecords { path: held.path.clone() });
+            }
+        }
+    }
+}
+
+/// A record in FINISHED whose SRPM is nowhere.
+fn lone(survey: &Survey, record: &Found) -> Option<Difference> {
+    let key = &record.key;
+    let is_there = [&survey.source, &survey.working, &survey.finished].iter().any(|at| at.contains_key(key));
+    let copy =
+        in_repo(survey, key).any(|found| attempt(found).is_some() && attempt(found) == attempt(record));
+    let content = if copy { Discardable::Yes } else { Discardable::OnlyHere };
+    (!is_there).then(|| Difference::LoneRecord { path: record.path.clone(), content })
+}

@@ -1,0 +1,197 @@
+//! What happened: builds and attempts, in `WORKING/.moji/history.sqlite`.
+//!
+//! The folders decide, the history follows: it is told what happened ([`Recorder::record`], which
+//! never waits and never fails), and at each start it is compared with the folders
+//! (`reconcile`). A history that is lost or broken is made anew from them. One thread writes; what
+//! waits for it goes into one transaction.
+//!
+//! ```text
+//! farm ─ Entry ─▶ bounded channel ─▶ writer ─▶ Store (SQLite)
+//!                                      ▲
+//! folders ─▶ survey ─▶ plan ───────────┘   at the start, and when entries were lost
+//! ```
+//!
+//! It deliberately does not decide anything about builds: nobody asks it where an SRPM is.
+
+mod entry;
+mod inspect;
+mod reconcile;
+mod schema;
+mod sqlite;
+mod store;
+mod survey;
+#[cfg(test)]
+mod tests;
+mod words;
+mod writer;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, anyhow};
+
+pub use entry::{AttemptEnd, BuildState, Ending, Entry, Fault, Leased, Settled, Srpm, Try, Verdict};
+pub(crate) use inspect::{FileState, Inspected, inspect, rebuild};
+pub(crate) use reconcile::When;
+pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, Stamp, Stamps, Store, StoreError};
+pub(crate) use survey::{FAILED, Found, HELD, Place, Seen, Srpms, Survey};
+pub(crate) use survey::{entries, further_attempt, is_repository, recorded, result_folders};
+
+use crate::BuildKey;
+use crate::folders::Folders;
+use reconcile::{Reconciled, reconcile};
+use sqlite::Sqlite;
+use writer::{Message, Writer};
+
+/// What may wait for the writer: some minutes of a busy farm.
+const WAITING_MAX: usize = 4096;
+
+/// The file.
+pub(crate) fn path(folders: &Folders) -> PathBuf {
+    folders.private().join("history.sqlite")
+}
+
+/// The history of one farm, with its writer.
+#[derive(Debug)]
+pub struct History {
+    recorder: Recorder,
+    writer: JoinHandle<()>,
+}
+
+/// Tells the history what happened. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    to_writer: SyncSender<Message>,
+    missed: Arc<AtomicU64>,
+}
+
+/// What attempts at builds that are still open came to.
+pub type OpenTries = BTreeMap<BuildKey, Vec<Try>>;
+
+impl History {
+    /// Opens the history of folders that were prepared, makes it agree with them, and says what the
+    /// scheduler must not have forgotten. To be called when what the last server left half-done has been
+    /// completed, before the farm runs. Blocks.
+    ///
+    /// A database that cannot be used just now does not keep the farm from running: what happens is then
+    /// kept for it as long as there is room.
+    ///
+    /// # Errors
+    /// When a newer program made the database.
+    pub fn open(folders: &Folders) -> anyhow::Result<(Self, OpenTries)> {
+        Self::open_with(folders, Box::new(Sqlite::new(&path(folders))))
+    }
+
+    /// The same over another database.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(folders: &Folders, mut backend: Box<dyn Backend>) -> anyhow::Result<(Self, OpenTries)> {
+        let (store, tries) = match begin(folders, backend.as_mut()) {
+            Ok((store, tries)) => (Some(store), tries),
+            Err(error) => match error.downcast_ref() {
+                Some(StoreError::Newer(why)) => {
+                    return Err(anyhow!("{}: {why}", path(folders).display()));
+                }
+                _ => {
+                    tracing::warn!("builds go on without the history until it can be used: {error:#}");
+                    (None, OpenTries::new())
+                }
+            },
+        };
+        let (to_writer, inbox) = sync_channel(WAITING_MAX);
+        let missed = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(backend, store, folders.clone(), Arc::clone(&missed));
+        let writer = std::thread::Builder::new()
+            .name("history".to_owned())
+            .spawn(move || writer.run(&inbox))
+            .context("cannot start the history's thread")?;
+        Ok((Self { recorder: Recorder { to_writer, missed }, writer }, tries))
+    }
+
+    /// For those who tell what happens.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// See [`Recorder::record`].
+    pub fn record(&self, entry: Entry) {
+        self.recorder.record(entry);
+    }
+
+    /// Waits until all that was told before is written, and says whether it is. Blocks.
+    pub fn flush(&self) -> bool {
+        let (answer, written) = sync_channel(1);
+        let sent = self.recorder.to_writer.send(Message::Flush(answer)).is_ok();
+        sent && written.recv().unwrap_or(false)
+    }
+
+    /// Writes what waits, if it can be written, and ends. What is told later is not heard. Blocks.
+    pub fn close(self) {
+        let _ = self.recorder.to_writer.send(Message::Close);
+        if self.writer.join().is_err() {
+            tracing::error!("the history's thread has panicked; the next start makes up for it");
+        }
+    }
+}
+
+impl Recorder {
+    /// Tells what happened. Never waits: what does not fit is counted, and made up for from the folders
+    /// later.
+    pub fn record(&self, entry: Entry) {
+        match self.to_writer.try_send(Message::Entry(Box::new(entry))) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                if self.missed.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::warn!("the history cannot keep up; what it misses is made up for later");
+                }
+            }
+            // Closed: the server ends.
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+}
+
+/// Opens the store, compares it with the folders, and says what was found. One that turns out to be
+/// broken only when it is read is put aside too.
+fn begin(folders: &Folders, backend: &mut dyn Backend) -> anyhow::Result<(Box<dyn Store>, OpenTries)> {
+    let mut attempt = |broken: Option<&str>| -> anyhow::Result<(Box<dyn Store>, OpenTries)> {
+        let (mut store, opened) = backend.open(broken)?;
+        let done = reconcile(folders, store.as_mut(), When::Quiet)?;
+        tell(&opened, done);
+        let tries = store.open_tries()?;
+        Ok((store, tries))
+    };
+    match attempt(None) {
+        Err(error) => match error.downcast_ref() {
+            Some(StoreError::Broken(why)) => attempt(Some(why)),
+            _ => Err(error),
+        },
+        done => done,
+    }
+}
+
+fn tell(opened: &Opened, done: Reconciled) {
+    let Reconciled { unearthed, closed, ended, unreadable } = done;
+    match opened {
+        Opened::Replaced(why) => tracing::warn!(
+            "the history could not be used ({why}): a new one is made from the folders, with {unearthed} builds"
+        ),
+        Opened::New if unearthed > 0 => tracing::warn!(
+            "there was no history: a new one is made from the folders, with {unearthed} builds; attempts \
+             without a result are not in it"
+        ),
+        _ if unearthed + closed + ended > 0 => tracing::info!(
+            "the history follows the folders: {unearthed} builds were new to it, {closed} it took for open, \
+             {ended} attempts for running"
+        ),
+        _ => {}
+    }
+    if unreadable > 0 {
+        tracing::warn!("{unreadable} records of builds cannot be read; moji-server fsck names them");
+    }
+}

@@ -1,0 +1,168 @@
+//! The folders decide, the history follows: what it must be told so that it agrees with them.
+//!
+//! [`plan`] decides and is pure; [`reconcile`] looks, plans and writes. Doing it twice is the same as
+//! doing it once, whatever the history knew before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+
+use super::entry::{AttemptEnd, BuildState, Ending, Entry, Settled, Verdict};
+use super::store::{Known, OpenBuild, Stamps, Store};
+use super::survey::{Found, Place, Survey, survey};
+use crate::BuildKey;
+use crate::folders::Folders;
+
+/// What is written in one transaction.
+const BATCH: usize = 1000;
+
+/// What else goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// Nothing: no lease is running that does not lie in WORKING.
+    Quiet,
+    /// The farm is at work, and what it moves just now is not known yet: it tells that itself.
+    Running,
+}
+
+/// What was told to the history.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reconciled {
+    /// Builds that it did not know.
+    pub(crate) unearthed: usize,
+    /// Builds that it took for open and are not.
+    pub(crate) closed: usize,
+    /// Attempts that it took for running and are not.
+    pub(crate) ended: usize,
+    /// Records that cannot be read.
+    pub(crate) unreadable: usize,
+}
+
+/// Makes the history agree with the folders.
+///
+/// # Errors
+/// When the folders cannot be read, or the store not written.
+pub(crate) fn reconcile(folders: &Folders, store: &mut dyn Store, when: When) -> anyhow::Result<Reconciled> {
+    let known = store.known()?;
+    let wanted = known.open.iter().map(|(key, build)| (key.clone(), build.nvr.clone())).collect();
+    let survey = survey(folders, &store.stamps()?, &wanted).context("cannot read the folders")?;
+    let entries = plan(&survey, &known, when, Timestamp::now());
+    for batch in entries.chunks(BATCH) {
+        store.apply(batch)?;
+    }
+    store.remember(&survey.stamps)?;
+    let mut done = Reconciled { unreadable: survey.unreadable.len(), ..Reconciled::default() };
+    for entry in &entries {
+        match entry {
+            Entry::Unearthed(_) => done.unearthed += 1,
+            Entry::Settled(_) | Entry::Withdrawn { .. } => done.closed += 1,
+            Entry::AttemptEnded(_) => done.ended += 1,
+            _ => {}
+        }
+    }
+    Ok(done)
+}
+
+/// All that the folders show and that `known` lacks or contradicts.
+pub(crate) fn look(folders: &Folders, known: &Known, when: When) -> anyhow::Result<(Survey, Vec<Entry>)> {
+    let survey = survey(folders, &Stamps::new(), &BTreeMap::new()).context("cannot read the folders")?;
+    let entries = plan(&survey, known, when, Timestamp::now());
+    Ok((survey, entries))
+}
+
+/// What the history must be told, in this order.
+pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -> Vec<Entry> {
+    let mut plan = Vec::new();
+    let mut told = BTreeSet::new();
+    for (key, open) in &known.open {
+        let waits = survey.source.contains_key(key);
+        if survey.working.contains_key(key) {
+            continue;
+        }
+        let found = if waits { None } else { deciding(survey, known, open, key) };
+        if when == When::Quiet && found.is_none() {
+            let end = |attempt| Entry::AttemptEnded(AttemptEnd::new(attempt, now, Ending::Interrupted));
+            plan.extend(open.running.iter().copied().map(end));
+        }
+        match found {
+            _ if waits => {}
+            Some(found) => {
+                told.extend(found.record.attempt.as_ref().map(|attempt| attempt.id));
+                plan.push(Entry::Settled(settled(survey, found)));
+            }
+            None if when == When::Quiet => {
+                let reason = match survey.finished.contains_key(key) {
+                    true => "its SRPM is in FINISHED, but no result is there",
+                    false => "its SRPM is in none of the folders",
+                };
+                plan.push(Entry::Withdrawn { key: key.clone(), at: now, reason: reason.to_owned() });
+            }
+            None => {}
+        }
+    }
+    for found in &survey.records {
+        let attempt = found.record.attempt.as_ref().map(|attempt| attempt.id);
+        let is_known = match attempt {
+            Some(id) if told.contains(&id) => true,
+            Some(id) => known
+                .attempts
+                .get(&id)
+                .is_some_and(|attempt| attempt.has_outcome && attempt.build != BuildState::Withdrawn),
+            None => is_refusal_known(survey, known, found),
+        };
+        if !is_known {
+            told.extend(attempt);
+            plan.push(Entry::Unearthed(settled(survey, found)));
+        }
+    }
+    plan
+}
+
+/// A record without an attempt: it was settled above, or is known by its reason.
+fn is_refusal_known(survey: &Survey, known: &Known, found: &Found) -> bool {
+    let is_open = known.open.contains_key(&found.key)
+        && survey.finished.contains_key(&found.key)
+        && !survey.source.contains_key(&found.key)
+        && !survey.working.contains_key(&found.key);
+    let reason = reason(found);
+    is_open || known.refused.contains(&(found.key.clone(), reason))
+}
+
+fn reason(found: &Found) -> String {
+    match &found.record.outcome {
+        moji_proto::Outcome::Succeeded => String::new(),
+        moji_proto::Outcome::Failed { reason, .. } => reason.clone(),
+    }
+}
+
+/// The record that settled an open build whose SRPM is in FINISHED: what lies beside the SRPM, else the
+/// last result. Records of other builds of the same SRPM do not count.
+fn deciding<'a>(survey: &'a Survey, known: &Known, open: &OpenBuild, key: &BuildKey) -> Option<&'a Found> {
+    survey.finished.get(key)?;
+    let may_be_its = |found: &&Found| match &found.record.attempt {
+        _ if found.key != *key => false,
+        None => true,
+        Some(attempt) => known.attempts.get(&attempt.id).is_none_or(|known| {
+            open.running.contains(&attempt.id)
+                || matches!(known.build, BuildState::Queued | BuildState::Running)
+        }),
+    };
+    let mut beside = survey.records.iter().filter(|found| matches!(found.place, Place::Held | Place::Failed));
+    let results = survey.records.iter().filter(|found| !matches!(found.place, Place::Held | Place::Failed));
+    beside.find(may_be_its).or_else(|| results.filter(may_be_its).max_by_key(|found| found.at()))
+}
+
+fn settled(survey: &Survey, found: &Found) -> Settled {
+    let verdict = match found.place {
+        Place::Held => Verdict::Held,
+        _ => Verdict::of(&found.record),
+    };
+    Settled {
+        key: found.key.clone(),
+        at: found.at(),
+        verdict,
+        record: found.record.clone(),
+        size: survey.finished.get(&found.key).map(|seen| seen.size),
+    }
+}

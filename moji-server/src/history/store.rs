@@ -1,0 +1,125 @@
+//! What the history needs of a database, so that another one can take SQLite's place.
+//!
+//! It deliberately knows no SQL and no folders.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use moji_proto::{AttemptId, Nvr};
+
+use super::entry::{BuildState, Entry, Try};
+use crate::BuildKey;
+
+/// A database that is open. All of it blocks.
+pub trait Store: Send {
+    /// Writes entries: all of them or none.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn apply(&mut self, entries: &[Entry]) -> Result<(), StoreError>;
+
+    /// What is known, in outline.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn known(&self) -> Result<Known, StoreError>;
+
+    /// The attempts at builds that are still open which count against somebody, oldest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn open_tries(&self) -> Result<BTreeMap<BuildKey, Vec<Try>>, StoreError>;
+
+    /// What was read in the folders, and how it looked then.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn stamps(&self) -> Result<Stamps, StoreError>;
+
+    /// Remembers that: all of it, and nothing else.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn remember(&mut self, stamps: &Stamps) -> Result<(), StoreError>;
+}
+
+/// Opens the database, again when it has to be.
+pub trait Backend: Send {
+    /// Opens it; makes it when it is missing, and puts a broken one aside. `broken`: why the one that
+    /// was opened last turned out to be.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn open(&mut self, broken: Option<&str>) -> Result<(Box<dyn Store>, Opened), StoreError>;
+}
+
+/// How a database was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// With content.
+    Whole,
+    /// It was not there, or empty.
+    New,
+    /// It could not be used: the text says why, and where it is now.
+    Replaced(String),
+}
+
+/// Why a database did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Not now, perhaps later: the disk is full, somebody else writes, it is read-only.
+    #[error("{0}")]
+    Unavailable(String),
+    /// It is damaged, or not moji's.
+    #[error("{0}")]
+    Broken(String),
+    /// A newer program made it: to be left alone.
+    #[error("{0}")]
+    Newer(String),
+    /// What it was told cannot be written: a mistake in moji.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// A folder or file as it looked when it was read. The device is left out: it may be another one
+/// after a reboot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Tells apart what was moved over each other.
+    pub inode: u64,
+    /// Modification time, in nanoseconds since 1970.
+    pub modified: i64,
+}
+
+/// By `REPO/…` or `FINISHED/…`.
+pub type Stamps = BTreeMap<String, Stamp>;
+
+/// What a database knows, in outline.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// Builds that are not settled.
+    pub open: BTreeMap<BuildKey, OpenBuild>,
+    /// All attempts.
+    pub attempts: BTreeMap<AttemptId, KnownAttempt>,
+    /// Builds that failed without an attempt, with the reason.
+    pub refused: BTreeSet<(BuildKey, String)>,
+}
+
+/// A build that is not settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBuild {
+    /// The SRPM's NVR.
+    pub nvr: Option<Nvr>,
+    /// The attempts at it that have not ended.
+    pub running: BTreeSet<AttemptId>,
+}
+
+/// An attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownAttempt {
+    /// At which build.
+    pub key: BuildKey,
+    /// Whether it is known what it came to.
+    pub has_outcome: bool,
+    /// Where its build stands.
+    pub build: BuildState,
+}

@@ -1,0 +1,324 @@
+//! What the folders show: which SRPM lies where, and every record of a build.
+//!
+//! A record is `build.json` in `REPO/<NVR>/` and `REPO/<NVR>/attempt-<id>/`, the same below
+//! `REPO/<target>/`, and `<SRPM>.failed.json` or `<SRPM>.held.json` in FINISHED: there the file's name
+//! tells failed from held. It reads all of them, or only those that changed since it was last here.
+//!
+//! It deliberately does not know the database, and judges nothing. All of it blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use moji_proto::names::RESERVED_ARTIFACT;
+use moji_proto::{AttemptId, Nvr, SrpmName, TargetName};
+
+use super::store::{Stamp, Stamps};
+use crate::BuildKey;
+use crate::folders::Folders;
+use crate::record::BuildRecord;
+
+/// No honest record is near this size.
+const RECORD_MAX: u64 = 16 << 20;
+/// What was changed so shortly before it was looked at may change again without a trace: the file
+/// system's clock is coarse.
+const FRESH_NANOS: i64 = 2_000_000_000;
+/// How the folders of further attempts in `REPO/<NVR>` begin.
+const ATTEMPT: &str = "attempt-";
+/// How the records in FINISHED end.
+pub(crate) const FAILED: &str = ".failed.json";
+/// The same for builds that are held.
+pub(crate) const HELD: &str = ".held.json";
+
+/// The SRPMs of one of the three folders.
+pub(crate) type Srpms = BTreeMap<BuildKey, Seen>;
+
+/// A file that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) size: u64,
+    pub(crate) inode: u64,
+    pub(crate) modified: Timestamp,
+}
+
+/// Where a record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    /// FINISHED, for a build that is held.
+    Held,
+    /// FINISHED, for a build that failed.
+    Failed,
+    /// `REPO/<NVR>`.
+    Result,
+    /// `REPO/<NVR>/attempt-<id>`.
+    Further,
+}
+
+/// A record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The file.
+    pub(crate) path: PathBuf,
+    pub(crate) place: Place,
+    /// Which build: the target is told by the folder.
+    pub(crate) key: BuildKey,
+    pub(crate) record: Box<BuildRecord>,
+    /// When the file was written.
+    pub(crate) modified: Timestamp,
+}
+
+impl Found {
+    /// When the build ended.
+    pub(crate) fn at(&self) -> Timestamp {
+        self.record.attempt.as_ref().map_or(self.modified, |attempt| attempt.delivered_at)
+    }
+}
+
+/// What was seen.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Survey {
+    pub(crate) source: Srpms,
+    pub(crate) working: Srpms,
+    pub(crate) finished: Srpms,
+    /// Held and failed ones first, then by path.
+    pub(crate) records: Vec<Found>,
+    /// Records that cannot be read, and why.
+    pub(crate) unreadable: Vec<(PathBuf, String)>,
+    /// For the next time.
+    pub(crate) stamps: Stamps,
+}
+
+/// Looks at everything that does not look as it did (`before`), and at the records of the builds in
+/// `wanted` in any case.
+///
+/// # Errors
+/// When one of the four folders cannot be read.
+pub(crate) fn survey(
+    folders: &Folders,
+    before: &Stamps,
+    wanted: &BTreeMap<BuildKey, Option<Nvr>>,
+) -> io::Result<Survey> {
+    // In the direction in which SRPMs move: what moves meanwhile is seen twice rather than never.
+    let mut survey = Survey {
+        source: srpms(&folders.source)?,
+        working: srpms(&folders.working)?,
+        finished: srpms(&folders.finished)?,
+        ..Survey::default()
+    };
+    let results = wanted.iter().filter_map(|(key, nvr)| Some(folders.published(key, nvr.as_ref()?)));
+    let wanted_results = results.collect::<BTreeSet<_>>();
+    let now = Timestamp::now().as_nanosecond();
+    let mut look = Look { folders, before, survey: &mut survey, now: i64::try_from(now).unwrap_or(i64::MAX) };
+    for target in targets(&folders.finished)? {
+        look.finished(target.as_ref(), wanted)?;
+    }
+    look.repo(&wanted_results)?;
+    survey.records.sort_by(|a, b| (a.place, &a.path).cmp(&(b.place, &b.path)));
+    survey.unreadable.sort();
+    Ok(survey)
+}
+
+/// The SRPMs in SOURCE, WORKING or FINISHED.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn srpms(folder: &Path) -> io::Result<Srpms> {
+    let mut found = Srpms::new();
+    for target in targets(folder)? {
+        for (name, metadata) in entries(&below(folder, target.as_ref()))? {
+            if let Ok(srpm) = SrpmName::new(name)
+                && metadata.is_file()
+            {
+                found.insert(BuildKey { target: target.clone(), srpm }, seen(&metadata));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The folder itself, and the targets that have a folder in it.
+fn targets(folder: &Path) -> io::Result<Vec<Option<TargetName>>> {
+    let mut targets = vec![None];
+    for (name, metadata) in entries(folder)? {
+        if metadata.is_dir()
+            && let Ok(target) = TargetName::new(name)
+        {
+            targets.push(Some(target));
+        }
+    }
+    Ok(targets)
+}
+
+fn below(folder: &Path, target: Option<&TargetName>) -> PathBuf {
+    target.map_or_else(|| folder.to_owned(), |target| folder.join(target))
+}
+
+/// What is in a folder, sorted, without following links; what goes meanwhile is not there.
+pub(crate) fn entries(folder: &Path) -> io::Result<Vec<(String, Metadata)>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        match entry.metadata() {
+            Ok(metadata) => entries.push((name, metadata)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    entries.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(entries)
+}
+
+pub(crate) fn seen(metadata: &Metadata) -> Seen {
+    let modified = nanos(metadata);
+    let modified = Timestamp::from_nanosecond(modified.into()).unwrap_or(Timestamp::UNIX_EPOCH);
+    Seen { size: metadata.len(), inode: metadata.ino(), modified }
+}
+
+fn nanos(metadata: &Metadata) -> i64 {
+    metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec())
+}
+
+/// The key of a record in FINISHED, by its name.
+pub(crate) fn recorded(name: &str) -> Option<(SrpmName, Place)> {
+    let (srpm, place) = match (name.strip_suffix(HELD), name.strip_suffix(FAILED)) {
+        (Some(srpm), _) => (srpm, Place::Held),
+        (None, Some(srpm)) => (srpm, Place::Failed),
+        (None, None) => return None,
+    };
+    Some((SrpmName::new(srpm).ok()?, place))
+}
+
+/// The attempt of a folder in `REPO/<NVR>`, by its name.
+pub(crate) fn further_attempt(name: &str) -> Option<AttemptId> {
+    name.strip_prefix(ATTEMPT)?.parse().ok()
+}
+
+struct Look<'a> {
+    folders: &'a Folders,
+    before: &'a Stamps,
+    survey: &'a mut Survey,
+    /// Nanoseconds since 1970.
+    now: i64,
+}
+
+impl Look<'_> {
+    /// Whether something looks as it did when its records were read; remembers how it looks.
+    fn is_known(&mut self, place: &str, folder: &Path, path: &Path, metadata: &Metadata) -> bool {
+        let Some(path) = path.strip_prefix(folder).ok().and_then(Path::to_str) else { return false };
+        let path = format!("{place}/{path}");
+        let stamp = Stamp { inode: metadata.ino(), modified: nanos(metadata) };
+        let known = self.before.get(&path) == Some(&stamp);
+        if stamp.modified.saturating_add(FRESH_NANOS) < self.now {
+            self.survey.stamps.insert(path, stamp);
+        }
+        known
+    }
+
+    fn finished(
+        &mut self,
+        target: Option<&TargetName>,
+        wanted: &BTreeMap<BuildKey, Option<Nvr>>,
+    ) -> io::Result<()> {
+        let folder = below(&self.folders.finished, target);
+        for (name, metadata) in entries(&folder)? {
+            let Some((srpm, place)) = recorded(&name).filter(|_| metadata.is_file()) else { continue };
+            let key = BuildKey { target: target.cloned(), srpm };
+            let path = folder.join(name);
+            let known = self.is_known("FINISHED", &self.folders.finished.clone(), &path, &metadata);
+            if !known || wanted.contains_key(&key) {
+                self.record(path, place, key.target);
+            }
+        }
+        Ok(())
+    }
+
+    fn repo(&mut self, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
+        for (name, metadata) in result_folders(&self.folders.repo)? {
+            let path = self.folders.repo.join(&name);
+            let own = TargetName::new(name).ok().filter(|_| is_repository(&path));
+            if let Some(target) = own {
+                for (name, metadata) in result_folders(&path)? {
+                    self.results(&path.join(name), &metadata, Some(&target), wanted)?;
+                }
+                // A folder of that name may hold results all the same: see `commit`.
+                self.results_in(&path, None)?;
+            } else {
+                self.results(&path, &metadata, None, wanted)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn results(
+        &mut self,
+        folder: &Path,
+        metadata: &Metadata,
+        target: Option<&TargetName>,
+        wanted: &BTreeSet<PathBuf>,
+    ) -> io::Result<()> {
+        let known = self.is_known("REPO", &self.folders.repo.clone(), folder, metadata);
+        if known && !wanted.contains(folder) { Ok(()) } else { self.results_in(folder, target) }
+    }
+
+    fn results_in(&mut self, folder: &Path, target: Option<&TargetName>) -> io::Result<()> {
+        let entries = match entries(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for (name, metadata) in entries {
+            if name == RESERVED_ARTIFACT && metadata.is_file() {
+                self.record(folder.join(name), Place::Result, target.cloned());
+            } else if metadata.is_dir() && further_attempt(&name).is_some() {
+                let path = folder.join(name).join(RESERVED_ARTIFACT);
+                self.record(path, Place::Further, target.cloned());
+            }
+        }
+        Ok(())
+    }
+
+    fn record(&mut self, path: PathBuf, place: Place, target: Option<TargetName>) {
+        match read_record(&path) {
+            Ok(Some((record, modified))) => {
+                let key = BuildKey { target, srpm: record.srpm.clone() };
+                self.survey.records.push(Found { path, place, key, record: Box::new(record), modified });
+            }
+            Ok(None) => {}
+            Err(why) => self.survey.unreadable.push((path, why)),
+        }
+    }
+}
+
+/// The folders in REPO, or in the repository of a target, that may hold results.
+pub(crate) fn result_folders(repository: &Path) -> io::Result<Vec<(String, Metadata)>> {
+    let mut found = entries(repository)?;
+    found.retain(|(name, metadata)| metadata.is_dir() && !name.starts_with('.') && name != "repodata");
+    Ok(found)
+}
+
+/// Whether a folder in REPO is a repository of its own.
+pub(crate) fn is_repository(folder: &Path) -> bool {
+    folder.join("repodata").symlink_metadata().is_ok_and(|found| found.is_dir())
+}
+
+/// Reads a record; `None` when it is not there.
+fn read_record(path: &Path) -> Result<Option<(BuildRecord, Timestamp)>, String> {
+    let read = || -> io::Result<(Vec<u8>, Timestamp)> {
+        let file = File::open(path)?;
+        let modified = seen(&file.metadata()?).modified;
+        let mut bytes = Vec::new();
+        file.take(RECORD_MAX).read_to_end(&mut bytes)?;
+        Ok((bytes, modified))
+    };
+    match read() {
+        Ok((bytes, modified)) => match serde_json::from_slice(&bytes) {
+            Ok(record) => Ok(Some((record, modified))),
+            Err(error) => Err(error.to_string()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,220 @@
+//! The folders decide.
+
+use std::fs::FileTimes;
+use std::time::{Duration, SystemTime};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::history::History;
+use crate::history::reconcile::{Reconciled, When, reconcile};
+use crate::history::sqlite::Sqlite;
+use crate::history::store::{Backend as _, Stamps};
+use crate::history::survey::survey;
+
+fn reconciled(farm: &Farm) -> Reconciled {
+    let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
+    reconcile(&farm.folders, store.as_mut(), When::Quiet).unwrap()
+}
+
+fn tell(farm: &Farm, entries: &[Entry]) {
+    let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
+    store.apply(entries).unwrap();
+}
+
+fn states(farm: &Farm) -> Vec<String> {
+    rows(&farm.connection(), "SELECT srpm, state, ifnull(reason, '') FROM builds ORDER BY id")
+}
+
+#[test]
+fn a_lost_history_is_made_anew() {
+    let farm = Farm::new();
+    farm.finish("a", 1, 1000, Outcome::Succeeded);
+    farm.finish("f43/a", 2, 2000, failed(FailureKind::Package));
+    farm.finish("a", 3, 3000, failed(FailureKind::Infrastructure));
+    // Refused: no attempt. Held: only the file's name says so.
+    let mut refused = record("b", 0, 1, failed(FailureKind::UnreadableSrpm));
+    refused.attempt = None;
+    farm.put(farm.folders.failure_record(&key("b")), &refused.to_json().unwrap());
+    let held = record("f43/c", 5, 5000, failed(FailureKind::Infrastructure));
+    let path = farm.folders.finished.join("f43/c-1-1.src.rpm.held.json");
+    farm.put(path, &held.to_json().unwrap());
+
+    let (history, tries) = History::open(&farm.folders).unwrap();
+    history.close();
+    assert!(tries.is_empty());
+    let sql = "SELECT ifnull(target, '*'), srpm, state, settled_by FROM builds ORDER BY settled_by, srpm";
+    let boot = "fedcba9876543210";
+    assert_eq!(
+        rows(&farm.connection(), sql),
+        [
+            "* b-1-1.src.rpm failed -".to_owned(),
+            format!("* a-1-1.src.rpm succeeded {boot}-1"),
+            format!("f43 a-1-1.src.rpm failed {boot}-2"),
+            format!("* a-1-1.src.rpm failed {boot}-3"),
+            format!("f43 c-1-1.src.rpm held {boot}-5"),
+        ]
+    );
+    let content = farm.content();
+    assert_eq!(reconciled(&farm), Reconciled::default());
+    fs::remove_file(farm.path()).unwrap();
+    assert_eq!(reconciled(&farm).unearthed, 5);
+    assert_eq!(farm.content(), content);
+}
+
+#[test]
+fn open_builds_follow_their_srpms() {
+    let farm = Farm::new();
+    let names = ["source", "working", "failed", "done", "held", "nowhere", "nothing"];
+    for (name, serial) in names.into_iter().zip(1..) {
+        tell(&farm, &[Entry::Leased(leased(name, serial, 100))]);
+    }
+    farm.put(farm.folders.source.join(key("source").path()), b"srpm");
+    farm.put(farm.folders.working.join(key("working").path()), b"srpm");
+    farm.finish("failed", 3, 1000, failed(FailureKind::Package));
+    farm.finish("done", 4, 1000, Outcome::Succeeded);
+    farm.put(farm.folders.finished.join(key("held").path()), b"srpm");
+    let held = record("held", 5, 1000, failed(FailureKind::Infrastructure)).to_json().unwrap();
+    farm.put(farm.folders.finished.join("held-1-1.src.rpm.held.json"), &held);
+    farm.put(farm.folders.finished.join(key("nothing").path()), b"srpm");
+
+    let running = {
+        let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
+        reconcile(&farm.folders, store.as_mut(), When::Running).unwrap()
+    };
+    assert_eq!((running.closed, running.ended), (3, 0), "the farm tells the rest itself");
+    let done = reconciled(&farm);
+    assert_eq!((done.unearthed, done.closed, done.ended), (0, 2, 3));
+    assert_eq!(
+        states(&farm),
+        [
+            "source-1-1.src.rpm queued ",
+            "working-1-1.src.rpm running ",
+            "failed-1-1.src.rpm failed it did not work",
+            "done-1-1.src.rpm succeeded ",
+            "held-1-1.src.rpm held it did not work",
+            "nowhere-1-1.src.rpm withdrawn its SRPM is in none of the folders",
+            "nothing-1-1.src.rpm withdrawn its SRPM is in FINISHED, but no result is there",
+        ]
+    );
+    let sql = "SELECT ifnull(ending, '-') FROM attempts ORDER BY id";
+    assert_eq!(
+        rows(&farm.connection(), sql),
+        ["interrupted", "-", "delivered", "delivered", "delivered", "interrupted", "interrupted"]
+    );
+    assert_eq!(reconciled(&farm), Reconciled::default());
+}
+
+#[test]
+fn an_old_result_does_not_settle_a_build_that_waits() {
+    let farm = Farm::new();
+    farm.finish("a", 1, 1000, Outcome::Succeeded);
+    reconciled(&farm);
+    // Moved back by a person; then its results of long ago are still there.
+    fs::rename(farm.folders.finished.join(key("a").path()), farm.folders.source.join(key("a").path()))
+        .unwrap();
+    tell(&farm, &[Entry::Queued(srpm("a", 2000))]);
+    assert_eq!(reconciled(&farm), Reconciled::default());
+    // A result nobody told of is one of before, too.
+    farm.put(
+        farm.folders.repo.join(format!("a-1-1/attempt-{}/build.json", id(8))),
+        &record("a", 8, 1500, failed(FailureKind::Package)).to_json().unwrap(),
+    );
+    assert_eq!(reconciled(&farm).unearthed, 1);
+    assert_eq!(states(&farm)[1], "a-1-1.src.rpm queued ");
+    // And a person who moves it to FINISHED takes it out.
+    fs::rename(farm.folders.source.join(key("a").path()), farm.folders.finished.join(key("a").path()))
+        .unwrap();
+    assert_eq!(reconciled(&farm).closed, 1);
+    assert!(states(&farm)[1].contains("withdrawn"), "{:?}", states(&farm));
+}
+
+#[test]
+fn tries_survive_a_restart() {
+    let farm = Farm::new();
+    farm.put(farm.folders.source.join(key("a").path()), b"srpm");
+    let (history, _) = History::open(&farm.folders).unwrap();
+    history.record(Entry::Leased(leased("a", 1, 100)));
+    history.record(Entry::AttemptEnded(AttemptEnd::new(id(1), at(110), Ending::Lost)));
+    history.record(Entry::Leased(leased("a", 2, 120)));
+    history.close();
+    let (history, tries) = History::open(&farm.folders).unwrap();
+    history.close();
+    let faults: Vec<_> = tries[&key("a")].iter().map(|one| (one.attempt, one.fault)).collect();
+    assert_eq!(faults, [(id(1), Fault::Lost)], "the server's own stop counts against nobody");
+}
+
+#[test]
+fn only_what_changed_is_read_again() {
+    let farm = Farm::new();
+    for (name, serial) in [("a", 1), ("f43/b", 2), ("c", 3)] {
+        farm.finish(name, serial, 1000, failed(FailureKind::Package));
+    }
+    let look = |before: &Stamps| survey(&farm.folders, before, &BTreeMap::new()).unwrap();
+    // Just written: may change again unseen.
+    assert!(look(&BTreeMap::new()).stamps.is_empty());
+    let old = SystemTime::now() - Duration::from_secs(60);
+    let age = |path: PathBuf| {
+        fs::File::open(path).unwrap().set_times(FileTimes::new().set_modified(old)).unwrap();
+    };
+    for name in ["a", "f43/b", "c"] {
+        age(farm.folders.repo.join(format!("{name}-1-1")));
+        age(farm.folders.failure_record(&key(name)));
+    }
+    let first = look(&BTreeMap::new());
+    assert_eq!((first.records.len(), first.stamps.len()), (6, 6));
+    let again = look(&first.stamps);
+    assert_eq!((again.records.len(), &again.stamps), (0, &first.stamps));
+    let wanted = BTreeMap::from([(key("a"), key("a").srpm.stem().parse().ok())]);
+    assert_eq!(survey(&farm.folders, &first.stamps, &wanted).unwrap().records.len(), 2);
+    farm.finish("f43/b", 9, 1000, failed(FailureKind::Package));
+    let news = look(&first.stamps);
+    // The failure record, the result, and the attempt beside it.
+    assert_eq!(news.records.iter().filter(|found| found.key == key("f43/b")).count(), 3);
+    assert_eq!(news.records.len(), 3);
+}
+
+#[test]
+fn what_cannot_be_read_is_left_out_and_named() {
+    let farm = Farm::new();
+    farm.finish("a", 1, 1000, Outcome::Succeeded);
+    for torn in ["b-1-1/build.json", "f43/x-1-1/build.json"] {
+        farm.put(farm.folders.repo.join(torn), b"{ torn");
+    }
+    fs::create_dir(farm.folders.repo.join("f43/repodata")).unwrap();
+    farm.put(farm.folders.finished.join("c-1-1.src.rpm.failed.json"), b"");
+    let done = reconciled(&farm);
+    assert_eq!((done.unearthed, done.unreadable), (1, 3));
+}
+
+/// Name, serial, time, whether it succeeded, and whether it is known before.
+type Past = Vec<(&'static str, u64, i64, bool, bool)>;
+
+fn any_past() -> impl Strategy<Value = Past> {
+    let name = prop_oneof![Just("a"), Just("f43/a"), Just("b"), Just("f44/c")];
+    let one = (name, 1000..2000_i64, any::<bool>(), any::<bool>());
+    let number = |(serial, (name, at, good, known))| (name, serial, at, good, known);
+    proptest::collection::vec(one, 0..8).prop_map(move |all| (1..).zip(all).map(number).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    /// Whatever part of what the folders tell was known before: afterwards all of it is, as if nothing
+    /// had been known; and once more changes nothing.
+    #[test]
+    fn any_part_that_was_known_makes_no_difference(past in any_past()) {
+        let (farm, fresh) = (Farm::new(), Farm::new());
+        for (name, serial, at, good, known) in &past {
+            let outcome = if *good { Outcome::Succeeded } else { failed(FailureKind::Package) };
+            farm.finish(name, *serial, *at, outcome.clone());
+            fresh.finish(name, *serial, *at, outcome);
+            if *known {
+                reconciled(&farm);
+            }
+        }
+        reconciled(&farm);
+        prop_assert_eq!(reconciled(&farm), Reconciled::default());
+        prop_assert_eq!(reconciled(&fresh).unearthed, past.len());
+        prop_assert_eq!(farm.content(), fresh.content());
+    }
+}

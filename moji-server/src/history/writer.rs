@@ -1,0 +1,186 @@
+//! The thread that writes the history: it takes what waits, and writes it in one transaction.
+//!
+//! When the database cannot be written it keeps what it is told, up to a limit, says so once, and tries
+//! again. When it works again, what was lost is made up for from the folders.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::time::Duration;
+
+use super::entry::Entry;
+use super::reconcile::{When, reconcile};
+use super::store::{Backend, Opened, Store, StoreError};
+use crate::folders::Folders;
+
+/// Most entries of one transaction.
+const BATCH: usize = 512;
+/// Most entries that are kept while the database cannot be written.
+const KEPT_MAX: usize = 16 * 1024;
+/// How often that is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something happened.
+    Entry(Box<Entry>),
+    /// Answer when all that came before was tried: whether it is written.
+    Flush(SyncSender<bool>),
+    /// Write and end.
+    Close,
+}
+
+/// The writer.
+pub(super) struct Writer {
+    backend: Box<dyn Backend>,
+    store: Option<Box<dyn Store>>,
+    folders: Folders,
+    /// What was not even taken in.
+    missed: Arc<AtomicU64>,
+    waiting: VecDeque<Entry>,
+    /// What was taken in and had to be thrown away.
+    lost: u64,
+    /// The database cannot be written, and that has been said.
+    trouble: bool,
+    /// The database is not what it was: the folders must be looked at.
+    suspect: bool,
+    /// Why the database that was open before is not to be opened again.
+    broken: Option<String>,
+}
+
+impl Writer {
+    pub(super) fn new(
+        backend: Box<dyn Backend>,
+        store: Option<Box<dyn Store>>,
+        folders: Folders,
+        missed: Arc<AtomicU64>,
+    ) -> Self {
+        let trouble = store.is_none();
+        let waiting = VecDeque::new();
+        Self { backend, store, folders, missed, waiting, lost: 0, trouble, suspect: trouble, broken: None }
+    }
+
+    /// Runs until it is told to close, or nobody is left to tell it anything.
+    pub(super) fn run(mut self, inbox: &Receiver<Message>) {
+        let mut open = true;
+        while open {
+            let first = match self.is_behind() {
+                true => inbox.recv_timeout(RETRY),
+                false => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let first = match first {
+                Ok(message) => Some(message),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => {
+                    open = false;
+                    None
+                }
+            };
+            let mut flushes = Vec::new();
+            for message in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok())).take(BATCH) {
+                match message {
+                    Message::Entry(_) if self.waiting.len() >= KEPT_MAX => self.lost += 1,
+                    Message::Entry(entry) => self.waiting.push_back(*entry),
+                    Message::Flush(answer) => flushes.push(answer),
+                    Message::Close => open = false,
+                }
+            }
+            self.write();
+            for answer in flushes {
+                let _ = answer.send(!self.is_behind());
+            }
+        }
+        if self.is_behind() {
+            let count = self.waiting.len() as u64 + self.lost + self.missed.load(Ordering::Relaxed);
+            tracing::warn!(
+                "{count} entries of the history could not be written; the next start makes up for what the \
+                 folders tell"
+            );
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        !self.waiting.is_empty() || self.suspect || self.lost > 0 || self.missed.load(Ordering::Relaxed) > 0
+    }
+
+    /// Writes what waits, as far as that works.
+    fn write(&mut self) {
+        match self.try_write() {
+            Ok(()) => {}
+            Err(error) if self.trouble => tracing::debug!("the history can still not be written: {error:#}"),
+            Err(error) => {
+                self.trouble = true;
+                tracing::warn!(
+                    "the history cannot be written, builds go on without it; trying again: {error:#}"
+                );
+            }
+        }
+    }
+
+    fn try_write(&mut self) -> anyhow::Result<()> {
+        let mut store = self.take_store()?;
+        let result = self.write_to(store.as_mut());
+        match result.as_ref().err().and_then(|error| error.downcast_ref()) {
+            // Put aside at the next try.
+            Some(StoreError::Broken(why)) => {
+                self.broken = Some(why.clone());
+                self.suspect = true;
+            }
+            _ => self.store = Some(store),
+        }
+        result
+    }
+
+    fn take_store(&mut self) -> Result<Box<dyn Store>, StoreError> {
+        if let Some(store) = self.store.take() {
+            return Ok(store);
+        }
+        let (store, opened) = self.backend.open(self.broken.as_deref())?;
+        (self.suspect, self.broken) = (true, None);
+        if let Opened::Replaced(why) = opened {
+            tracing::warn!("the history could not be used ({why}): a new one is made from the folders");
+        }
+        Ok(store)
+    }
+
+    fn write_to(&mut self, store: &mut dyn Store) -> anyhow::Result<()> {
+        while !self.waiting.is_empty() {
+            let count = self.waiting.len().min(BATCH);
+            let batch = self.waiting.make_contiguous().get(..count).unwrap_or_default();
+            match store.apply(batch) {
+                Ok(()) => {}
+                Err(StoreError::Refused(_)) => one_by_one(store, batch)?,
+                Err(error) => return Err(error.into()),
+            }
+            self.waiting.drain(..count);
+        }
+        let lost = self.lost + self.missed.swap(0, Ordering::Relaxed);
+        if lost > 0 || self.suspect {
+            // Until that has worked it is still to be done.
+            self.lost = lost;
+            let done = reconcile(&self.folders, store, When::Running)?;
+            (self.lost, self.suspect) = (0, false);
+            tracing::warn!(
+                "the history works again: {lost} entries were lost; {} builds were made up for from the folders",
+                done.unearthed + done.closed
+            );
+        } else if self.trouble {
+            tracing::info!("the history works again; nothing was lost");
+        }
+        self.trouble = false;
+        Ok(())
+    }
+}
+
+/// One entry that cannot be written must not keep the others from it.
+fn one_by_one(store: &mut dyn Store, entries: &[Entry]) -> Result<(), StoreError> {
+    for entry in entries {
+        match store.apply(std::slice::from_ref(entry)) {
+            Err(StoreError::Refused(why)) => tracing::error!("left out of the history: {why}: {entry:?}"),
+            other => other?,
+        }
+    }
+    Ok(())
+}
