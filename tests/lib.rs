@@ -2,7 +2,9 @@
 
 /// Fixtures, one module for each kind of test.
 pub mod support {
+    pub mod expect;
     pub mod processes;
+    pub mod published;
     pub mod repository;
     pub mod simulated;
 }

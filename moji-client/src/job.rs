@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::{BuildTask, Builder};
 use crate::connection::Link;
+use crate::crash::{self, Point};
 use crate::mock::logs::PhaseParser;
 use crate::outbox::{self, Parcel, ParcelReader};
 use crate::tail::{Tail, read_from};
@@ -96,6 +97,7 @@ impl Job {
                     }
                     _ => {}
                 }
+                crash::at(Point::SlotRemoved);
             }
         });
         let _ = removed.await;
@@ -122,6 +124,7 @@ impl Job {
             .with_context(|| format!("cannot make {}", resultdir.display()))?;
         let srpm = folder.join(&self.assignment.srpm);
         self.receive(&srpm).await?;
+        crash::at(Point::Received);
         let task = BuildTask {
             slot: self.assignment.slot,
             target: self.assignment.target.clone(),
@@ -130,6 +133,7 @@ impl Job {
             mock_log: mock_log.clone(),
         };
         let outcome = self.build(task).await?;
+        crash::at(Point::Built);
         if self.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
         }
@@ -144,7 +148,9 @@ impl Job {
         let packed = outbox.clone();
         let parcel =
             spawn_blocking(move || outbox::pack(&resultdir, &mock_log, &packed, outcome, limit)).await??;
-        self.deliver(&parcel, &outbox).await
+        self.deliver(&parcel, &outbox).await?;
+        crash::at(Point::Settled);
+        Ok(())
     }
 
     async fn tell(&self, phase: Phase) {
@@ -242,6 +248,7 @@ impl Job {
                 // Whatever ends the connection also cancels this job.
                 sent = self.send(parcel, outbox) => sent?,
             }
+            crash::at(Point::Sent);
             let verdict = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(Stop::Cancelled),
@@ -311,6 +318,7 @@ async fn send_files(
             return Ok(());
         }
         stream.send(Bytes::from(piece)).await.map_err(SendError::Stream)?;
+        crash::at(Point::PieceSent);
     }
 }
 

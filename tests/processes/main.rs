@@ -7,6 +7,7 @@
 )]
 
 mod arriving;
+mod crash_points;
 mod latency;
 mod limits;
 mod live_logs;

@@ -73,7 +73,7 @@ pub fn hostmock() -> PathBuf {
 /// A program of this workspace, beside the test's own executable. Panics when it is not there or
 /// older than its sources: testing yesterday's program is worse than not testing.
 pub fn program(name: &str) -> PathBuf {
-    const BUILD: &str = "run scripts/test, or cargo build --workspace --bins";
+    const BUILD: &str = "run scripts/test, or cargo build --workspace --bins --all-features";
     let executable = std::env::current_exe().unwrap();
     let path = executable.ancestors().nth(2).unwrap().join(name);
     let built = fs::metadata(&path).and_then(|data| data.modified());
@@ -157,10 +157,16 @@ impl Program {
 
     /// The same among the lines after a mark.
     pub fn wait_line_after(&self, mark: usize, text: &str) -> String {
+        self.wait_any_after(mark, &[text])
+    }
+
+    /// The same for a line that holds any of the texts.
+    pub fn wait_any_after(&self, mark: usize, texts: &[&str]) -> String {
         let begin = now();
         let mut log = self.log.lock();
         loop {
-            if let Some(line) = log.0.iter().skip(mark).find(|line| line.contains(text)) {
+            let wanted = |line: &&String| texts.iter().any(|text| line.contains(text));
+            if let Some(line) = log.0.iter().skip(mark).find(wanted) {
                 return line.clone();
             }
             let left = DEADLINE.saturating_sub(begin.elapsed());
@@ -168,7 +174,7 @@ impl Program {
                 let why =
                     if log.1 { "has ended without".to_owned() } else { format!("waited {DEADLINE:?} for") };
                 drop(log);
-                panic!("{}: {why} a line with {text:?}", self.name);
+                panic!("{}: {why} a line with {texts:?}", self.name);
             }
             log = self.log.more.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -186,6 +192,13 @@ impl Program {
         let status = wait_for(&format!("the end of {name}"), || self.child.try_wait().unwrap());
         wait_until(&format!("the end of the log of {name}"), || self.log.lock().1);
         status
+    }
+
+    /// Waits until it is killed by SIGKILL, which nothing here has sent: by a crash point.
+    pub fn wait_crash(&mut self) {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = self.wait_end();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{} ended with {status}", self.name);
     }
 
     /// As [`Self::wait_end`]; gives its exit code.
@@ -235,7 +248,8 @@ pub struct Farm {
     pub server: Option<Program>,
     /// The clients that were started, ended ones too until they are started again.
     pub clients: BTreeMap<String, Program>,
-    address: Option<SocketAddr>,
+    /// Where the server listens; the same after a restart.
+    pub address: Option<SocketAddr>,
     root: TempDir,
 }
 
@@ -248,7 +262,12 @@ impl Default for Farm {
 impl Farm {
     /// Folders only; the four are made by the server.
     pub fn new() -> Self {
-        let root = tempfile::Builder::new().prefix("moji-farm-").tempdir().unwrap();
+        Self::in_folder(&std::env::temp_dir())
+    }
+
+    /// The same in a folder of one's own: on a small disk, for instance.
+    pub fn in_folder(folder: &Path) -> Self {
+        let root = tempfile::Builder::new().prefix("moji-farm-").tempdir_in(folder).unwrap();
         for folder in ["configs", "specs", "gates", "home"] {
             fs::create_dir(root.path().join(folder)).unwrap();
         }
@@ -339,7 +358,7 @@ impl Farm {
         let line = server.wait_line("listening on ");
         let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
         self.address = Some(address.parse().unwrap());
-        server.wait_line("SRPMs are queued");
+        server.wait_any_after(0, &["SRPMs are queued", " 1 SRPM is queued"]);
         self.server = Some(server);
     }
 

@@ -22,6 +22,7 @@ use super::packages::{self, Complaints, Package, REPODATA, Walk};
 use super::publish::{self, Publication, PublishError};
 use super::repomd::{self, REPOMD, Repomd};
 use super::{Generation, MetadataConfig, Repository};
+use crate::crash::{self, Point};
 use crate::durable;
 
 /// Where one repository's things are.
@@ -274,7 +275,11 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
     };
     let staged = places.staged();
     let publication = Publication { folder, staged: &staged, ledger: &places.ledger, follows, now: now() };
-    publish::publish(&publication, &mut ledger, edition, |_| Ok(())).map_err(|error| match error {
+    let passed = |step| {
+        crash::at(Point::Publication(step));
+        Ok(())
+    };
+    publish::publish(&publication, &mut ledger, edition, passed).map_err(|error| match error {
         PublishError::Overtaken => RunError::Overtaken,
         error => anyhow!(error).context("failed to publish").into(),
     })?;
