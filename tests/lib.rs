@@ -4,6 +4,7 @@
 pub mod support {
     pub mod expect;
     pub mod processes;
+    pub mod proxy;
     pub mod published;
     pub mod repository;
     pub mod simulated;

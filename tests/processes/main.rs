@@ -16,6 +16,7 @@ mod main_job;
 mod messages;
 mod passwords;
 mod priority;
+mod proxy;
 mod reader;
 mod signals;
 mod torture;
