@@ -2,6 +2,7 @@
 
 /// Fixtures, one module for each kind of test.
 pub mod support {
+    pub mod disk;
     pub mod expect;
     pub mod processes;
     pub mod proxy;

@@ -8,6 +8,7 @@
 
 mod arriving;
 mod crash_points;
+mod full_disk;
 mod latency;
 mod limits;
 mod live_logs;

@@ -251,6 +251,10 @@ pub struct Farm {
     /// Where the server listens; the same after a restart.
     pub address: Option<SocketAddr>,
     root: TempDir,
+    /// Where the four folders are.
+    folders: PathBuf,
+    /// Where clients work.
+    builders: PathBuf,
 }
 
 impl Default for Farm {
@@ -262,16 +266,19 @@ impl Default for Farm {
 impl Farm {
     /// Folders only; the four are made by the server.
     pub fn new() -> Self {
-        Self::in_folder(&std::env::temp_dir())
+        Self::apart(None, None)
     }
 
-    /// The same in a folder of one's own: on a small disk, for instance.
-    pub fn in_folder(folder: &Path) -> Self {
-        let root = tempfile::Builder::new().prefix("moji-farm-").tempdir_in(folder).unwrap();
+    /// The same with the four folders, or with the work folders of all clients, elsewhere: on small
+    /// disks, for instance, each of one farm only.
+    pub fn apart(folders: Option<&Path>, builders: Option<&Path>) -> Self {
+        let root = tempfile::Builder::new().prefix("moji-farm-").tempdir().unwrap();
+        let [folders, builders] =
+            [folders, builders].map(|elsewhere| elsewhere.unwrap_or(root.path()).to_owned());
         for folder in ["configs", "specs", "gates", "home"] {
             fs::create_dir(root.path().join(folder)).unwrap();
         }
-        let farm = Self { server: None, clients: BTreeMap::new(), address: None, root };
+        let farm = Self { server: None, clients: BTreeMap::new(), address: None, root, folders, builders };
         farm.write_config(TARGET);
         farm
     }
@@ -301,22 +308,22 @@ impl Farm {
 
     /// A path in SOURCE.
     pub fn source(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("source").join(below)
+        self.folders.join("source").join(below)
     }
 
     /// A path in WORKING.
     pub fn working(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("working").join(below)
+        self.folders.join("working").join(below)
     }
 
     /// A path in FINISHED.
     pub fn finished(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("finished").join(below)
+        self.folders.join("finished").join(below)
     }
 
     /// A path in REPO.
     pub fn repo(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("repo").join(below)
+        self.folders.join("repo").join(below)
     }
 
     /// The server's address; the same after a restart.
@@ -375,7 +382,7 @@ impl Farm {
     /// The same for another target or address.
     pub fn client_command_for(&self, name: &str, target: &str, server: &str, arguments: &[&str]) -> Command {
         let mut command = self.command(&program("moji-client"));
-        command.env("HOSTMOCK_BASEDIR", self.path("roots"));
+        command.env("HOSTMOCK_BASEDIR", self.builders.join("roots"));
         command.args(["--name", name, "--work-dir"]).arg(self.work_dir(name));
         if !arguments.contains(&"--mock") {
             command.arg("--mock").arg(hostmock());
@@ -386,7 +393,7 @@ impl Farm {
 
     /// Where a client works.
     pub fn work_dir(&self, name: &str) -> PathBuf {
-        self.path(format!("work-{name}"))
+        self.builders.join(format!("work-{name}"))
     }
 
     /// Starts a client (again), and waits until the server has let it in.
@@ -440,7 +447,15 @@ impl Farm {
 
     /// Moves an SRPM into SOURCE.
     pub fn queue(&self, srpm: &Path) {
-        fs::rename(srpm, self.source(srpm.file_name().unwrap())).unwrap();
+        let to = self.source(srpm.file_name().unwrap());
+        match fs::rename(srpm, &to) {
+            // Half a copy is not taken.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                fs::copy(srpm, to).unwrap();
+                fs::remove_file(srpm).unwrap();
+            }
+            moved => moved.unwrap(),
+        }
     }
 
     /// Queues an SRPM that builds at once.
@@ -531,11 +546,15 @@ impl Farm {
             .collect()
     }
 
+    fn processes(&self) -> Vec<(u32, String)> {
+        processes_of(&[self.root.path(), &self.builders])
+    }
+
     /// What runs of Mock and of builds, as `pid command line`: everything whose environment names
     /// this farm's folder, except the clients themselves.
     pub fn build_processes(&self) -> Vec<String> {
         let clients: Vec<u32> = self.clients.values().map(Program::id).collect();
-        let mut found = processes_of(self.root.path());
+        let mut found = self.processes();
         found.retain(|(pid, _)| !clients.contains(pid));
         found.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
     }
@@ -552,7 +571,7 @@ impl Drop for Farm {
         self.clients.clear();
         // What clients left behind, hostmock's builds among it: each round may find new children.
         for _ in 0..100 {
-            let left = processes_of(self.root.path());
+            let left = self.processes();
             if left.is_empty() {
                 return;
             }
@@ -567,16 +586,17 @@ impl Drop for Farm {
     }
 }
 
-/// Processes whose environment names a folder. Zombies have none.
-fn processes_of(folder: &Path) -> Vec<(u32, String)> {
-    let needle = folder.as_os_str().as_encoded_bytes();
+/// Processes whose environment names one of the folders. Zombies have none.
+fn processes_of(folders: &[&Path]) -> Vec<(u32, String)> {
+    let needles: Vec<_> = folders.iter().map(|folder| folder.as_os_str().as_encoded_bytes()).collect();
+    let names = |environment: &[u8], needle: &[u8]| environment.windows(needle.len()).any(|at| at == needle);
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
         let is_server =
             || fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.ends_with("moji-server"));
-        if environment.windows(needle.len()).any(|window| window == needle) && !is_server() {
+        if needles.iter().any(|needle| names(&environment, needle)) && !is_server() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ")));
         }
