@@ -12,8 +12,8 @@ use anyhow::{Context as _, bail};
 use moji_proto::{AttemptId, Nvr, SrpmName, TargetName};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-use crate::BuildKey;
-use crate::durable;
+use crate::crash::{self, Move, Point};
+use crate::{BuildKey, commit, durable};
 
 /// SOURCE, WORKING, FINISHED, REPO, and the private folder `WORKING/.moji`.
 #[derive(Debug, Clone)]
@@ -192,7 +192,9 @@ impl Folders {
     /// # Errors
     /// When it is no longer there, or WORKING cannot be written.
     pub fn lease(&self, key: &BuildKey) -> io::Result<()> {
-        move_file(&self.source.join(key.path()), &self.working.join(key.path()))
+        move_file(&self.source.join(key.path()), &self.working.join(key.path()))?;
+        crash::at(Point::Moved(Move::Leased));
+        Ok(())
     }
 
     /// WORKING back to SOURCE. When SOURCE has something new under that name, the new stays and
@@ -209,7 +211,9 @@ impl Folders {
                 if to.symlink_metadata()?.is_file() { fs::remove_file(&from) } else { Err(error) }
             }
             other => other,
-        }
+        }?;
+        crash::at(Point::Moved(Move::Requeued));
+        Ok(())
     }
 
     /// WORKING to FINISHED, durably, in place of what an earlier build left there.
@@ -217,7 +221,7 @@ impl Folders {
     /// # Errors
     /// When it is no longer there, or FINISHED cannot be written.
     pub fn finish(&self, key: &BuildKey) -> io::Result<()> {
-        self.move_to_finished(&self.working, key)
+        self.move_to_finished(&self.working, key, Point::Commit(commit::Step::Finished))
     }
 
     /// SOURCE to FINISHED, for what can never be built.
@@ -225,12 +229,13 @@ impl Folders {
     /// # Errors
     /// As [`Self::finish`].
     pub fn refuse(&self, key: &BuildKey) -> io::Result<()> {
-        self.move_to_finished(&self.source, key)
+        self.move_to_finished(&self.source, key, Point::Moved(Move::Refused))
     }
 
-    fn move_to_finished(&self, from: &Path, key: &BuildKey) -> io::Result<()> {
+    fn move_to_finished(&self, from: &Path, key: &BuildKey, moved: Point) -> io::Result<()> {
         let (from, to) = (from.join(key.path()), self.finished.join(key.path()));
         move_file(&from, &to)?;
+        crash::at(moved);
         for folder in [to.parent(), from.parent()].into_iter().flatten() {
             durable::sync_folder(folder)?;
         }

@@ -4,6 +4,7 @@
 mod accept;
 pub mod build_key;
 pub mod commit;
+pub mod crash;
 pub mod durable;
 pub mod farm;
 pub mod folders;

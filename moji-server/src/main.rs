@@ -12,6 +12,9 @@ use tokio_util::sync::CancellationToken;
 fn main() -> ExitCode {
     let options = Options::parse();
     moji_server::log::start();
+    if let Err(error) = moji_server::crash::arm() {
+        return end(2, &error);
+    }
     let settings = match options.settings(std::env::var("MOJI_PASSWORD").ok()) {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),

@@ -7,6 +7,8 @@
 )]
 
 mod arriving;
+mod crash_points;
+mod full_disk;
 mod latency;
 mod limits;
 mod live_logs;
@@ -15,6 +17,7 @@ mod main_job;
 mod messages;
 mod passwords;
 mod priority;
+mod proxy;
 mod reader;
 mod signals;
 mod torture;

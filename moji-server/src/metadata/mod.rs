@@ -35,6 +35,7 @@ use tokio::sync::{mpsc, watch as state};
 
 pub use createrepo::{MissingProgram, check_program};
 pub use keeper::Metadata;
+pub use publish::Step;
 
 /// Settings. [`MetadataConfig::new`] has the defaults.
 #[derive(Debug, Clone)]
