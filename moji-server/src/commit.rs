@@ -32,23 +32,23 @@ pub struct Delivery {
     pub leased_at: Timestamp,
     /// When all results were here.
     pub delivered_at: Timestamp,
+    /// Why the SRPM is held with this failure, if it is.
+    pub held: Option<String>,
 }
 
 /// What was published, and where.
 #[derive(Debug)]
 pub struct Published {
-    /// How the build ended; a success without RPMs is none.
-    pub outcome: Outcome,
+    /// What `build.json` says.
+    pub record: BuildRecord,
     /// The folder.
     pub folder: PathBuf,
-    /// Why it is not where one would look for it.
-    pub note: Option<String>,
 }
 
 /// The folder in an attempt's staging folder where its results lie while they come in.
 pub const RESULTS: &str = "results";
 /// The folder beside it for what is not to be published.
-const UNPUBLISHED: &str = "unpublished";
+pub(crate) const UNPUBLISHED: &str = "unpublished";
 
 steps! {
     /// The steps, in order. The second column is what a crash right after a step leaves; whoever reads
@@ -113,7 +113,7 @@ pub fn commit(
         Some(record) if record.is_of(lease) => record,
         _ => {
             let staged = folders.attempt(lease.attempt).join(RESULTS);
-            let record = describe(lease, believable(outcome, &delivery.manifest), delivery, &place);
+            let record = describe(lease, outcome, delivery, &place);
             set_aside(&staged, &folders.attempt(lease.attempt).join(UNPUBLISHED), delivery, &record)?;
             passed(Step::SetAside);
             make_durable(&staged, &record)?;
@@ -131,7 +131,7 @@ pub fn commit(
     settle(folders, key, &record)?;
     let _ = fs::remove_dir_all(folders.attempt(lease.attempt));
     passed(Step::Cleared);
-    Ok(Published { outcome: record.outcome, folder: place.folder, note: record.note })
+    Ok(Published { record, folder: place.folder })
 }
 
 /// Does the rest of a commit that a server began which has ended: its results are published, and
@@ -227,14 +227,15 @@ fn describe(lease: &Lease, outcome: Outcome, delivery: &Delivery, place: &Place)
         }),
         artifacts,
         note,
+        held: delivery.held.clone(),
     }
 }
 
-/// Settles an SRPM that cannot be built at all.
+/// Settles an SRPM that cannot be built at all; gives the record beside it.
 ///
 /// # Errors
 /// When FINISHED cannot be written.
-pub fn refuse(folders: &Folders, key: &BuildKey, reason: &str) -> anyhow::Result<()> {
+pub fn refuse(folders: &Folders, key: &BuildKey, reason: &str) -> anyhow::Result<BuildRecord> {
     let record = BuildRecord {
         format: FORMAT,
         srpm: key.srpm.clone(),
@@ -243,23 +244,24 @@ pub fn refuse(folders: &Folders, key: &BuildKey, reason: &str) -> anyhow::Result
         attempt: None,
         artifacts: Vec::new(),
         note: None,
+        held: None,
     };
-    write_failure_record(folders, key, &record)?;
+    write_final_record(folders, key, &record)?;
     crash::at(Point::Moved(crash::Move::RefusalRecorded));
-    folders.refuse(key).with_context(|| format!("cannot move {key} to FINISHED"))
+    folders.refuse(key).with_context(|| format!("cannot move {key} to FINISHED"))?;
+    Ok(record)
 }
 
-/// A builder that says "succeeded" and brings no RPM is not believed.
-fn believable(outcome: Outcome, manifest: &[ManifestEntry]) -> Outcome {
-    if outcome.is_success() && !manifest.iter().any(|entry| entry.name.is_rpm()) {
-        let reason = "the builder said that the build succeeded, but delivered no RPM";
-        return Outcome::failed(FailureKind::Infrastructure, reason, Some(0), Vec::new());
+/// Whether a folder of REPO may take logs: nothing is there, or an earlier failure.
+pub(crate) fn is_free(published: &Path) -> bool {
+    match read_record(published) {
+        Some(record) => !record.outcome.is_success(),
+        None => matches!(published.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound),
     }
-    outcome
 }
 
 /// What stands in a folder of REPO.
-fn read_record(published: &Path) -> Option<BuildRecord> {
+pub(crate) fn read_record(published: &Path) -> Option<BuildRecord> {
     serde_json::from_slice(&fs::read(published.join(RESERVED_ARTIFACT)).ok()?).ok()
 }
 
@@ -279,7 +281,7 @@ fn set_aside(staged: &Path, aside: &Path, delivery: &Delivery, record: &BuildRec
 }
 
 /// Writes `build.json` and makes the folder and all that is in it durable, readable for httpd.
-fn make_durable(staged: &Path, record: &BuildRecord) -> anyhow::Result<()> {
+pub(crate) fn make_durable(staged: &Path, record: &BuildRecord) -> anyhow::Result<()> {
     let cannot = || format!("cannot make the results in {} durable", staged.display());
     for entry in &record.artifacts {
         let path = staged.join(&entry.name);
@@ -294,7 +296,7 @@ fn make_durable(staged: &Path, record: &BuildRecord) -> anyhow::Result<()> {
 }
 
 /// Moves the staged folder to its place.
-fn publish(staged: &Path, place: &Path) -> anyhow::Result<()> {
+pub(crate) fn publish(staged: &Path, place: &Path) -> anyhow::Result<()> {
     let cannot = || format!("cannot publish {}", place.display());
     let parent = place.parent().context("REPO has no parent folder")?;
     fs::create_dir_all(parent).with_context(cannot)?;
@@ -341,13 +343,9 @@ fn give_back(staged: &Path, place: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The SRPM to FINISHED, with a failure record beside it when it failed.
-fn settle(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Result<()> {
-    if record.outcome.is_success() {
-        let _ = fs::remove_file(folders.failure_record(key));
-    } else {
-        write_failure_record(folders, key, record)?;
-    }
+/// The SRPM to FINISHED, with a record beside it when it failed or is held.
+pub(crate) fn settle(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Result<()> {
+    write_final_record(folders, key, record)?;
     passed(Step::Recorded);
     match folders.finish(key) {
         // Moved by an earlier try, or taken away by a person.
@@ -358,11 +356,23 @@ fn settle(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Re
     Ok(())
 }
 
-fn write_failure_record(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Result<()> {
-    let path = folders.failure_record(key);
-    let cannot = || format!("cannot write {}", path.display());
-    path.parent().map_or(Ok(()), fs::create_dir_all).with_context(cannot)?;
-    durable::write_whole(&path, &record.to_json()?).with_context(cannot)
+/// Writes the record that fits in FINISHED; what an earlier build of the SRPM left there goes.
+fn write_final_record(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Result<()> {
+    let (failed, held) = (folders.failure_record(key), folders.held_record(key));
+    let (path, others) = match (record.outcome.is_success(), &record.held) {
+        (true, _) => (None, [Some(failed), Some(held)]),
+        (false, None) => (Some(failed), [Some(held), None]),
+        (false, Some(_)) => (Some(held), [Some(failed), None]),
+    };
+    if let Some(path) = path {
+        let cannot = || format!("cannot write {}", path.display());
+        path.parent().map_or(Ok(()), fs::create_dir_all).with_context(cannot)?;
+        durable::write_whole(&path, &record.to_json()?).with_context(cannot)?;
+    }
+    for other in others.into_iter().flatten() {
+        let _ = fs::remove_file(other);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

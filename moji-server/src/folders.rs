@@ -244,8 +244,17 @@ impl Folders {
 
     /// The failure record of an SRPM in FINISHED.
     pub fn failure_record(&self, key: &BuildKey) -> PathBuf {
+        self.beside(key, ".failed.json")
+    }
+
+    /// The record of an SRPM in FINISHED that is held.
+    pub fn held_record(&self, key: &BuildKey) -> PathBuf {
+        self.beside(key, ".held.json")
+    }
+
+    fn beside(&self, key: &BuildKey, ending: &str) -> PathBuf {
         let mut path = self.finished.join(key.path()).into_os_string();
-        path.push(".failed.json");
+        path.push(ending);
         path.into()
     }
 
@@ -261,23 +270,6 @@ impl Folders {
             if let Some(target) = target.filter(|_| entry.path().is_dir()) {
                 keys.extend(srpms_in(&entry.path(), Some(&target))?);
             }
-        }
-        Ok(keys)
-    }
-
-    /// What a server that ended left behind: SRPMs in WORKING go back to SOURCE, staging is
-    /// emptied. Gives the SRPMs that were put back.
-    ///
-    /// # Errors
-    /// When a folder cannot be read or written.
-    pub fn recover(&self) -> anyhow::Result<Vec<BuildKey>> {
-        let keys = self.in_working()?;
-        for key in &keys {
-            self.requeue(key).with_context(|| format!("cannot move {key} from WORKING back to SOURCE"))?;
-        }
-        for entry in fs::read_dir(self.attempts()).context("cannot read the staging folder")? {
-            let path = entry.context("cannot read the staging folder")?.path();
-            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(keys)
     }
@@ -420,23 +412,5 @@ mod tests {
             assert!(finished.exists() && !working.exists() && !source.exists());
             assert_eq!(folders.lease(&key).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
-    }
-
-    #[test]
-    fn a_restarted_server_puts_back_what_was_leased() {
-        let at = tempfile::tempdir().unwrap();
-        let mut folders = folders(at.path());
-        let lock = folders.prepare().unwrap();
-        let keys = [key(None, "a-1-1.src.rpm"), key(Some("f43"), "b-1-1.src.rpm")];
-        for key in &keys {
-            make_parent(&folders.working.join(key.path())).unwrap();
-            fs::write(folders.working.join(key.path()), "").unwrap();
-        }
-        fs::create_dir_all(folders.attempt(AttemptId { boot: 1, serial: 2 }).join("results")).unwrap();
-        drop(lock);
-        assert_eq!(folders.recover().unwrap(), keys);
-        assert!(keys.iter().all(|key| folders.source.join(key.path()).exists()));
-        assert_eq!(fs::read_dir(folders.attempts()).unwrap().count(), 0);
-        assert_eq!(folders.recover().unwrap(), []);
     }
 }
