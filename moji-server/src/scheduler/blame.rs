@@ -124,9 +124,10 @@ impl Blame {
         Some(format!("{} attempts came to nothing{all}: {}", counted.len(), each.join(", ")))
     }
 
-    /// An attempt on a builder ended in a way that speaks for it.
-    pub(super) fn did_well(&mut self, builder: &BuilderName) {
-        self.standing.remove(builder);
+    /// An attempt on a builder ended in a way that speaks for it. Gives whether that ended its
+    /// suspension.
+    pub(super) fn did_well(&mut self, builder: &BuilderName) -> bool {
+        self.standing.remove(builder).is_some_and(|standing| standing.suspended_until.is_some())
     }
 
     /// An attempt on a builder failed through its fault. Gives how long it is suspended, if it is.
@@ -165,5 +166,12 @@ impl Blame {
             }
         }
         any
+    }
+}
+
+#[cfg(test)]
+impl Blame {
+    pub(super) fn tries(&self) -> Vec<(BuildKey, Vec<Try>)> {
+        self.tries.iter().map(|(key, tries)| (key.clone(), tries.clone())).collect()
     }
 }

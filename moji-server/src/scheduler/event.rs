@@ -39,7 +39,7 @@ pub enum Event {
     /// until then to say that it holds it.
     Restored {
         /// The lease, as it was.
-        lease: Lease,
+        lease: Box<Lease>,
         /// How long its builder may take to say that it holds it.
         patience: Duration,
     },

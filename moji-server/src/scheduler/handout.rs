@@ -68,12 +68,12 @@ impl Scheduler {
         let Some(registered) = self.builders.get(&session) else { return Vec::new() };
         let name = registered.builder.name.clone();
         let targets = self.usable_targets(registered);
-        let best = self.queue.best(&targets, |key| !self.leaves(key, &name)).cloned();
-        let chosen = best.and_then(|key| {
-            let target =
-                targets.iter().find(|target| key.target.as_ref().is_none_or(|wanted| wanted == *target));
-            Some((self.queue.remove(&key)?, target?.clone()))
+        let fits = |target: &&TargetName, key: &BuildKey| key.target.as_ref().is_none_or(|t| t == *target);
+        let chosen = self.queue.best(&targets, |key| !self.leaves(key, &name)).and_then(|key| {
+            let target = targets.iter().find(|target| fits(target, key))?;
+            Some((key.clone(), target.clone()))
         });
+        let chosen = chosen.and_then(|(key, target)| Some((self.queue.remove(&key)?, target)));
         let Some((srpm, target)) = chosen else {
             if !self.asks.contains(&(session, slot)) {
                 self.asks.push_back((session, slot));
@@ -108,7 +108,7 @@ impl Scheduler {
     }
 
     /// Whether a session may be given an SRPM now.
-    fn may_build(&self, session: SessionId, key: &BuildKey) -> bool {
+    pub(super) fn may_build(&self, session: SessionId, key: &BuildKey) -> bool {
         self.builders.get(&session).is_some_and(|registered| {
             self.ready
                 && self.room

@@ -103,6 +103,15 @@ impl Lease {
         }
     }
 
+    /// A session that wanted it back does not any more.
+    pub(super) fn drop_claim(&mut self, session: SessionId) {
+        if let LeaseState::Running { claimed_by } = &mut self.state
+            && claimed_by.is_some_and(|claim| claim.session == session)
+        {
+            *claimed_by = None;
+        }
+    }
+
     /// It has delivered. The word about that goes to whoever holds it last.
     pub(super) fn has_ended(&mut self, state: LeaseState) {
         if let LeaseState::Running { claimed_by: Some(claim) } = self.state {

@@ -130,7 +130,7 @@ impl Scheduler {
                 self.queue.set_priority(target, list);
                 Vec::new()
             }
-            Event::Restored { lease, patience } => self.restored(now, lease, patience),
+            Event::Restored { lease, patience } => self.restored(now, *lease, patience),
             Event::Blamed(key, tries) => {
                 self.blame.restore(key, tries);
                 Vec::new()

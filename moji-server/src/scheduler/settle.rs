@@ -11,11 +11,7 @@ impl Scheduler {
         let mut effects = Vec::new();
         let until = now + self.grace;
         for lease in self.leases.values_mut() {
-            if let LeaseState::Running { claimed_by: Some(claim) } = &mut lease.state
-                && claim.session == session
-            {
-                lease.state = LeaseState::Running { claimed_by: None };
-            }
+            lease.drop_claim(session);
             if lease.session != Some(session) {
                 continue;
             }
@@ -56,7 +52,7 @@ impl Scheduler {
         trouble: bool,
     ) -> Vec<Effect> {
         let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_run_by(session)).cloned() else {
-            return vec![Effect::Stale { session, attempt }];
+            return self.does_not_hold(session, attempt);
         };
         let mut effects = Vec::new();
         if trouble {
@@ -75,7 +71,7 @@ impl Scheduler {
         outcome: Outcome,
     ) -> Vec<Effect> {
         let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_run_by(session)).cloned() else {
-            return vec![Effect::Stale { session, attempt }];
+            return self.does_not_hold(session, attempt);
         };
         let kind = match &outcome {
             Outcome::Succeeded => None,
@@ -84,8 +80,11 @@ impl Scheduler {
         match kind {
             None
             | Some(FailureKind::Package | FailureKind::MissingDependency | FailureKind::UnreadableSrpm) => {
-                self.blame.did_well(&lease.builder);
-                self.speaks_for_the_package(attempt, outcome)
+                let mut effects = self.speaks_for_the_package(attempt, outcome);
+                if self.blame.did_well(&lease.builder) {
+                    effects.extend(self.serve_all());
+                }
+                effects
             }
             Some(kind) => {
                 self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Failed(kind));
@@ -98,6 +97,15 @@ impl Scheduler {
                 effects
             }
         }
+    }
+
+    /// Somebody speaks of an attempt that is not his. If he has asked for it, he does not get it any
+    /// more: he forgets it now.
+    fn does_not_hold(&mut self, session: SessionId, attempt: AttemptId) -> Vec<Effect> {
+        if let Some(lease) = self.leases.get_mut(&attempt) {
+            lease.drop_claim(session);
+        }
+        vec![Effect::Stale { session, attempt }]
     }
 
     fn builder_failed(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {

@@ -1,0 +1,174 @@
+//! Whose fault it was, and what follows.
+
+use std::time::Duration;
+
+use moji_proto::{FailureKind, Outcome};
+
+use super::super::{FIRST_PAUSE, MOST_RETURNS};
+use super::world::{GRACE, World, failed, key};
+use super::{attempt_of, ready};
+
+/// A farm with boards of these names, each of which has asked once.
+fn boards(names: &[&str]) -> World {
+    let mut world = World::new();
+    world.step(41, 0, 0);
+    for name in names {
+        let session = world.connect(name, &["f43-arm"]);
+        world.ask(session, 0);
+    }
+    world
+}
+
+fn builder_of(world: &World, n: usize) -> String {
+    world.scheduler.holders(&key(n)).next().map(|lease| lease.builder.to_string()).unwrap_or_default()
+}
+
+/// The builder of an SRPM fails, and its slot asks again. Gives the builder's name.
+fn fails(world: &mut World, n: usize, kind: FailureKind) -> String {
+    let (attempt, name) = (attempt_of(world, n), builder_of(world, n));
+    let session = world.memories[&attempt].session.unwrap();
+    world.deliver(attempt, failed(kind));
+    if !world.committing.contains_key(&attempt) {
+        world.ask(session, 0);
+    }
+    world.check();
+    name
+}
+
+#[test]
+fn what_a_builder_is_to_blame_for_is_tried_elsewhere_and_then_held() {
+    let mut world = boards(&["panda", "tegra"]);
+    world.drop_srpm(0, 10);
+    let tried = [
+        fails(&mut world, 0, FailureKind::Infrastructure),
+        fails(&mut world, 0, FailureKind::Infrastructure),
+        fails(&mut world, 0, FailureKind::Infrastructure),
+    ];
+    assert_eq!(tried[..2], ["panda", "tegra"]);
+    let attempt = *world.committing.keys().next().unwrap();
+    world.finish_commit(attempt, true);
+    let reason = &world.held[&key(0)];
+    assert!(reason.starts_with("3 attempts came to nothing: panda (failed: builder or repository), tegra"));
+    world.drop_srpm(0, 20);
+    assert!(world.working.contains_key(&key(0)), "put into SOURCE again it begins anew");
+}
+
+#[test]
+fn on_the_only_builder_it_is_tried_three_times() {
+    let mut world = boards(&["panda"]);
+    world.drop_srpm(0, 10);
+    for _ in 0..3 {
+        assert!(world.committing.is_empty());
+        fails(&mut world, 0, FailureKind::Infrastructure);
+    }
+    let attempt = *world.committing.keys().next().unwrap();
+    world.finish_commit(attempt, true);
+    assert!(world.held[&key(0)].contains("on the only builder"), "{:?}", world.held);
+}
+
+#[test]
+fn a_builder_that_has_tried_leaves_it_to_one_that_has_not_as_long_as_there_is_one() {
+    let mut world = boards(&["panda"]);
+    let busy = world.connect("tegra", &["f43-arm"]);
+    world.drop_srpm(0, 10);
+    fails(&mut world, 0, FailureKind::Infrastructure);
+    assert!(world.source.contains_key(&key(0)), "it waits for tegra");
+    world.lose(busy);
+    assert_eq!(builder_of(&world, 0), "panda");
+}
+
+#[test]
+fn a_package_that_kills_builders_cannot_kill_a_fourth() {
+    let mut world = boards(&["panda", "tegra", "odroid", "rock"]);
+    world.drop_srpm(0, 10);
+    let mut killed = Vec::new();
+    while world.held.is_empty() {
+        let attempt = attempt_of(&world, 0);
+        killed.push(builder_of(&world, 0));
+        let session = world.memories.remove(&attempt).unwrap().session.unwrap();
+        world.lose(session);
+        world.wait(GRACE);
+        world.check();
+    }
+    assert_eq!(killed, ["panda", "tegra", "odroid"]);
+    assert!(world.held[&key(0)].contains("panda (lost), tegra (lost), odroid (lost)"));
+}
+
+#[test]
+fn losses_count_across_a_restart_and_the_restart_does_not() {
+    let mut world = boards(&["panda", "tegra"]);
+    world.drop_srpm(0, 10);
+    fails(&mut world, 0, FailureKind::Infrastructure);
+    fails(&mut world, 0, FailureKind::Infrastructure);
+    world.restart();
+    world.wait(super::world::PATIENCE);
+    assert!(world.held.is_empty());
+    world.step(41, 0, 0);
+    let session = world.connect("odroid", &["f43-arm"]);
+    world.ask(session, 0);
+    let attempt = attempt_of(&world, 0);
+    world.deliver(attempt, failed(FailureKind::Infrastructure));
+    world.finish_commit(attempt, true);
+    assert!(world.held.contains_key(&key(0)));
+}
+
+#[test]
+fn a_builder_with_three_failures_in_a_row_pauses_longer_each_time() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    let other = world.connect("other", &["f43-arm"]);
+    for n in 0..3 {
+        world.drop_srpm(n, n as i64);
+        world.ask(session, 0);
+        let attempt = attempt_of(&world, n);
+        world.deliver(attempt, failed(FailureKind::Infrastructure));
+    }
+    assert_eq!(world.suspended, [FIRST_PAUSE]);
+    world.lose(other);
+    world.ask(session, 0);
+    assert!(world.working.is_empty());
+    world.wait(FIRST_PAUSE - Duration::from_millis(1));
+    assert!(world.working.is_empty());
+    world.wait(Duration::from_millis(1));
+    let attempt = attempt_of(&world, 0);
+    world.deliver(attempt, failed(FailureKind::Infrastructure));
+    assert_eq!(world.suspended, [FIRST_PAUSE, FIRST_PAUSE * 2]);
+    // On a new connection it is told how long it has to wait still.
+    world.wait(FIRST_PAUSE);
+    world.lose(session);
+    let session = world.connect("board", &["f43-arm"]);
+    assert_eq!(world.suspended, [FIRST_PAUSE, FIRST_PAUSE * 2, FIRST_PAUSE]);
+    world.wait(FIRST_PAUSE);
+    world.ask(session, 0);
+    let good = world.memories.keys().next().copied().unwrap();
+    world.deliver(good, Outcome::Succeeded);
+    assert_eq!(world.scheduler.blame.streak(&"board".parse().unwrap()), 0);
+}
+
+#[test]
+fn a_target_whose_configuration_does_not_work_there_is_not_offered_there_again() {
+    let (mut world, session) = ready(&["f43-x86", "f43-arm"]);
+    world.drop_srpm(6, 10);
+    world.ask(session, 0);
+    world.deliver(attempt_of(&world, 6), failed(FailureKind::Configuration));
+    world.ask(session, 0);
+    assert!(world.source.contains_key(&key(6)));
+    world.drop_srpm(0, 20);
+    let lease = world.scheduler.holders(&key(0)).next().unwrap();
+    assert_eq!(lease.target.as_str(), "f43-arm", "the other target works");
+    world.lose(session);
+    let session = world.connect("board", &["f43-x86", "f43-arm"]);
+    world.ask(session, 0);
+    assert!(world.working.contains_key(&key(6)), "it may have been mended");
+}
+
+#[test]
+fn nothing_is_given_back_for_ever() {
+    let mut world = boards(&["panda"]);
+    world.drop_srpm(0, 10);
+    for _ in 1..MOST_RETURNS {
+        fails(&mut world, 0, FailureKind::Interrupted);
+        assert!(world.committing.is_empty() && world.held.is_empty());
+    }
+    fails(&mut world, 0, FailureKind::Interrupted);
+    assert_eq!(world.committing.len(), 1);
+}
