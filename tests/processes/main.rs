@@ -20,4 +20,3 @@ mod priority;
 mod proxy;
 mod reader;
 mod signals;
-mod torture;

@@ -207,6 +207,20 @@ impl Program {
         status.code().unwrap_or_else(|| panic!("{} ended with {status}", self.name))
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits a moment for the rest of the log of a program that has ended; processes that it left behind
+    /// may keep that open.
+    pub fn wait_log(&self) {
+        let begin = now();
+        while !self.log.lock().1 && begin.elapsed() < Duration::from_secs(1) {
+            let_pass(Duration::from_millis(5));
+        }
+    }
+
     /// kill -9.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
