@@ -254,8 +254,8 @@ impl Job {
                 () = cancel.cancelled() => return Err(Stop::Cancelled),
                 // Whatever ends the connection also cancels this job.
                 sent = self.send(parcel, outbox) => sent?,
-<<<<<<< HEAD
             };
+            crash::at(Point::Sent);
             let verdict = match verdict {
                 Some(verdict) => Some(verdict),
                 None => tokio::select! {
@@ -263,14 +263,6 @@ impl Job {
                     () = cancel.cancelled() => return Err(Stop::Cancelled),
                     verdict = self.verdicts.recv() => verdict,
                 },
-=======
-            }
-            crash::at(Point::Sent);
-            let verdict = tokio::select! {
-                biased;
-                () = cancel.cancelled() => return Err(Stop::Cancelled),
-                verdict = self.verdicts.recv() => verdict,
->>>>>>> chaos
             };
             match verdict {
                 Some(Verdict::Wanted { .. }) => Err(anyhow::anyhow!("the server wants the results twice"))?,

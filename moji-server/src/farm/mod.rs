@@ -207,7 +207,7 @@ impl Farm {
         }
         for (lease, record) in left.leases {
             self.given.insert(lease.attempt, record);
-            self.handle(Event::Restored { lease, patience: self.patience }).await;
+            self.handle(Event::Restored { lease: Box::new(lease), patience: self.patience }).await;
         }
         self.check_room().await;
     }
