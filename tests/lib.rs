@@ -2,8 +2,12 @@
 
 /// Fixtures, one module for each kind of test.
 pub mod support {
+    pub mod disk;
+    pub mod expect;
     pub mod peer;
     pub mod processes;
+    pub mod proxy;
+    pub mod published;
     pub mod repository;
     pub mod simulated;
 }

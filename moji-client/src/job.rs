@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::builder::{BuildTask, Builder};
 use crate::connection::Link;
+use crate::crash::{self, Point};
 use crate::mock::logs::PhaseParser;
 use crate::outbox::{self, Parcel, ParcelReader};
 use crate::tail::{Tail, read_from};
@@ -103,6 +104,7 @@ impl Job {
                     }
                     _ => {}
                 }
+                crash::at(Point::SlotRemoved);
             }
         });
         let _ = removed.await;
@@ -129,6 +131,7 @@ impl Job {
             .with_context(|| format!("cannot make {}", resultdir.display()))?;
         let srpm = folder.join(&self.assignment.srpm);
         self.receive(&srpm).await?;
+        crash::at(Point::Received);
         let task = BuildTask {
             slot: self.assignment.slot,
             target: self.assignment.target.clone(),
@@ -137,6 +140,7 @@ impl Job {
             mock_log: mock_log.clone(),
         };
         let outcome = self.build(task).await?;
+        crash::at(Point::Built);
         if self.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
         }
@@ -151,7 +155,9 @@ impl Job {
         let packed = outbox.clone();
         let parcel =
             spawn_blocking(move || outbox::pack(&resultdir, &mock_log, &packed, outcome, limit)).await??;
-        self.deliver(&parcel, &outbox).await
+        self.deliver(&parcel, &outbox).await?;
+        crash::at(Point::Settled);
+        Ok(())
     }
 
     async fn tell(&self, phase: Phase) {
@@ -249,6 +255,7 @@ impl Job {
                 // Whatever ends the connection also cancels this job.
                 sent = self.send(parcel, outbox) => sent?,
             };
+            crash::at(Point::Sent);
             let verdict = match verdict {
                 Some(verdict) => Some(verdict),
                 None => tokio::select! {
@@ -334,6 +341,7 @@ async fn send_files(
             return Ok(());
         }
         stream.send(Bytes::from(piece)).await.map_err(SendError::Stream)?;
+        crash::at(Point::PieceSent);
     }
 }
 

@@ -4,6 +4,7 @@ pub mod agent;
 pub mod backoff;
 pub mod builder;
 pub mod connection;
+pub mod crash;
 pub mod job;
 pub mod log;
 pub mod mock;

@@ -6,13 +6,16 @@ use clap::Parser as _;
 use moji_client::connection::Unwelcome;
 use moji_client::options::{Options, Settings, Surroundings};
 use moji_client::run::Signal;
-use moji_client::{log, run, start};
+use moji_client::{crash, log, run, start};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     log::start();
+    if let Err(error) = crash::arm() {
+        return end(2, &error);
+    }
     let around = Surroundings {
         password: std::env::var("MOJI_PASSWORD").ok(),
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),

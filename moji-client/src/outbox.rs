@@ -9,6 +9,7 @@ use moji_proto::limits::DATA_BYTES;
 use moji_proto::{ArtifactName, Hasher, ManifestEntry, Outcome, Sha256};
 use serde::{Deserialize, Serialize};
 
+use crate::crash::{self, Point};
 use crate::mock::{logs, results};
 
 /// A finished attempt in the outbox.
@@ -42,9 +43,11 @@ pub fn pack(
         }
         _ => {}
     }
+    crash::at(Point::LogMoved);
     let _ = fs::remove_dir_all(outbox);
     outbox.parent().map_or(Ok(()), fs::create_dir_all).with_context(|| cannot(resultdir))?;
     fs::rename(resultdir, outbox).with_context(|| cannot(resultdir))?;
+    crash::at(Point::ResultsMoved);
     let found = results::list(outbox).with_context(|| cannot(resultdir))?;
     for (name, why) in &found.skipped {
         tracing::info!("{name} stays behind: {why:?}");
@@ -57,10 +60,13 @@ pub fn pack(
         }
         manifest.push(describe(&path, file.name).with_context(|| cannot(&path))?);
     }
+    crash::at(Point::FilesSynced);
     let parcel = Parcel { outcome, manifest };
     write_durably(&outbox.join(PARCEL), &serde_json::to_vec_pretty(&parcel)?)
         .with_context(|| cannot(outbox))?;
+    crash::at(Point::ParcelWritten);
     File::open(outbox).and_then(|folder| folder.sync_all()).with_context(|| cannot(outbox))?;
+    crash::at(Point::Packed);
     Ok(parcel)
 }
 

@@ -12,8 +12,8 @@ use anyhow::{Context as _, bail};
 use moji_proto::{AttemptId, Nvr, SrpmName, TargetName};
 use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-use crate::BuildKey;
-use crate::durable;
+use crate::crash::{self, Move, Point};
+use crate::{BuildKey, commit, durable};
 
 /// SOURCE, WORKING, FINISHED, REPO, and the private folder `WORKING/.moji`.
 #[derive(Debug, Clone)]
@@ -199,7 +199,9 @@ impl Folders {
     /// # Errors
     /// When it is no longer there, or WORKING cannot be written.
     pub fn lease(&self, key: &BuildKey) -> io::Result<()> {
-        move_file(&self.source.join(key.path()), &self.working.join(key.path()))
+        move_file(&self.source.join(key.path()), &self.working.join(key.path()))?;
+        crash::at(Point::Moved(Move::Leased));
+        Ok(())
     }
 
     /// WORKING back to SOURCE. When SOURCE has something new under that name, the new stays and
@@ -216,7 +218,9 @@ impl Folders {
                 if to.symlink_metadata()?.is_file() { fs::remove_file(&from) } else { Err(error) }
             }
             other => other,
-        }
+        }?;
+        crash::at(Point::Moved(Move::Requeued));
+        Ok(())
     }
 
     /// WORKING to FINISHED, durably, in place of what an earlier build left there.
@@ -224,7 +228,7 @@ impl Folders {
     /// # Errors
     /// When it is no longer there, or FINISHED cannot be written.
     pub fn finish(&self, key: &BuildKey) -> io::Result<()> {
-        self.move_to_finished(&self.working, key)
+        self.move_to_finished(&self.working, key, Point::Commit(commit::Step::Finished))
     }
 
     /// SOURCE to FINISHED, for what can never be built.
@@ -232,12 +236,13 @@ impl Folders {
     /// # Errors
     /// As [`Self::finish`].
     pub fn refuse(&self, key: &BuildKey) -> io::Result<()> {
-        self.move_to_finished(&self.source, key)
+        self.move_to_finished(&self.source, key, Point::Moved(Move::Refused))
     }
 
-    fn move_to_finished(&self, from: &Path, key: &BuildKey) -> io::Result<()> {
+    fn move_to_finished(&self, from: &Path, key: &BuildKey, moved: Point) -> io::Result<()> {
         let (from, to) = (from.join(key.path()), self.finished.join(key.path()));
         move_file(&from, &to)?;
+        crash::at(moved);
         for folder in [to.parent(), from.parent()].into_iter().flatten() {
             durable::sync_folder(folder)?;
         }
@@ -246,8 +251,17 @@ impl Folders {
 
     /// The failure record of an SRPM in FINISHED.
     pub fn failure_record(&self, key: &BuildKey) -> PathBuf {
+        self.beside(key, ".failed.json")
+    }
+
+    /// The record of an SRPM in FINISHED that is held.
+    pub fn held_record(&self, key: &BuildKey) -> PathBuf {
+        self.beside(key, ".held.json")
+    }
+
+    fn beside(&self, key: &BuildKey, ending: &str) -> PathBuf {
         let mut path = self.finished.join(key.path()).into_os_string();
-        path.push(".failed.json");
+        path.push(ending);
         path.into()
     }
 
@@ -263,23 +277,6 @@ impl Folders {
             if let Some(target) = target.filter(|_| entry.path().is_dir()) {
                 keys.extend(srpms_in(&entry.path(), Some(&target))?);
             }
-        }
-        Ok(keys)
-    }
-
-    /// What a server that ended left behind: SRPMs in WORKING go back to SOURCE, staging is
-    /// emptied. Gives the SRPMs that were put back.
-    ///
-    /// # Errors
-    /// When a folder cannot be read or written.
-    pub fn recover(&self) -> anyhow::Result<Vec<BuildKey>> {
-        let keys = self.in_working()?;
-        for key in &keys {
-            self.requeue(key).with_context(|| format!("cannot move {key} from WORKING back to SOURCE"))?;
-        }
-        for entry in fs::read_dir(self.attempts()).context("cannot read the staging folder")? {
-            let path = entry.context("cannot read the staging folder")?.path();
-            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
         Ok(keys)
     }
@@ -461,23 +458,5 @@ mod tests {
             assert!(finished.exists() && !working.exists() && !source.exists());
             assert_eq!(folders.lease(&key).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
-    }
-
-    #[test]
-    fn a_restarted_server_puts_back_what_was_leased() {
-        let at = tempfile::tempdir().unwrap();
-        let mut folders = folders(at.path());
-        let lock = folders.prepare().unwrap();
-        let keys = [key(None, "a-1-1.src.rpm"), key(Some("f43"), "b-1-1.src.rpm")];
-        for key in &keys {
-            make_parent(&folders.working.join(key.path())).unwrap();
-            fs::write(folders.working.join(key.path()), "").unwrap();
-        }
-        fs::create_dir_all(folders.attempt(AttemptId { boot: 1, serial: 2 }).join("results")).unwrap();
-        drop(lock);
-        assert_eq!(folders.recover().unwrap(), keys);
-        assert!(keys.iter().all(|key| folders.source.join(key.path()).exists()));
-        assert_eq!(fs::read_dir(folders.attempts()).unwrap().count(), 0);
-        assert_eq!(folders.recover().unwrap(), []);
     }
 }

@@ -18,6 +18,9 @@ fn main() -> ExitCode {
             Err(error) => end(2, &error),
         };
     }
+    if let Err(error) = moji_server::crash::arm() {
+        return end(2, &error);
+    }
     let settings = match options.settings(std::env::var("MOJI_PASSWORD").ok()) {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),
@@ -27,7 +30,10 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return end(1, &error.into()),
     };
-    runtime.block_on(serve(settings))
+    let code = runtime.block_on(serve(settings));
+    // What still writes is not waited for: that was done where it mattered.
+    runtime.shutdown_background();
+    code
 }
 
 async fn serve(Settings { config, listen }: Settings) -> ExitCode {
@@ -48,25 +54,40 @@ async fn serve(Settings { config, listen }: Settings) -> ExitCode {
         Err(error) => tracing::warn!("listening, but on which address: {error}"),
     }
     let shutdown = CancellationToken::new();
-    tokio::spawn(cancel_on_signal(shutdown.clone()));
-    match moji_server::run::run(config, listener, shutdown).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<FoldersError>() => end(3, &error),
-        Err(error) => end(1, &error),
+    let serving = moji_server::run::run(config, listener, shutdown.clone());
+    tokio::select! {
+        // A server that has ended in order is not asked why it was told to a second time.
+        biased;
+        ended = serving => match ended {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<FoldersError>() => end(3, &error),
+            Err(error) => end(1, &error),
+        },
+        () = second_signal(shutdown) => {
+            tracing::warn!("a second signal: ending at once; the next start goes on from here");
+            ExitCode::from(1)
+        }
     }
 }
 
-async fn cancel_on_signal(shutdown: CancellationToken) {
+/// The first signal stops the server in order. Ends with the second one: whoever sends it does not want
+/// to wait, and loses nothing by that.
+async fn second_signal(shutdown: CancellationToken) {
     let (Ok(mut terminate), Ok(mut interrupt)) =
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
-        return tracing::warn!("cannot catch signals: the server can only be killed");
+        tracing::warn!("cannot catch signals: the server can only be killed");
+        return std::future::pending().await;
     };
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
         _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
     }
     shutdown.cancel();
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
 }
 
 fn end(code: u8, error: &anyhow::Error) -> ExitCode {

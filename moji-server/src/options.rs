@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
+use crate::room::FreeSpace;
 use crate::run::Config;
 
 const EXAMPLES: &str = "\
@@ -31,8 +32,8 @@ Build it before others:   echo foo >> /srv/moji/source/priority.txt
 See what is going on:     ls /srv/moji/working
 
 Exit codes:
-  0  stopped by SIGTERM or SIGINT
-  1  failed while running
+  0  stopped by SIGTERM or SIGINT; builders keep what they build for the next start
+  1  failed while running, or ended at once by a second signal
   2  wrong use: options, configuration file, password
   3  the four folders cannot be used
   4  the address cannot be listened on
@@ -81,6 +82,10 @@ pub struct Options {
     /// [default: 10s]
     #[arg(long, value_name = "DURATION", env = "MOJI_GRACE", value_parser = duration)]
     grace: Option<Duration>,
+    /// Hand nothing out with less room on the disk of WORKING, with K, M or G; 0: whatever there is
+    /// [default: 1G]
+    #[arg(long, value_name = "SIZE", env = "MOJI_MIN_FREE", value_parser = size)]
+    min_free: Option<u64>,
     /// The program that makes the metadata [default: createrepo_c]
     #[arg(long, value_name = "PATH", env = "MOJI_CREATEREPO")]
     createrepo: Option<PathBuf>,
@@ -141,6 +146,7 @@ struct ConfigFile {
     heartbeat: Option<String>,
     dead_after: Option<String>,
     grace: Option<String>,
+    min_free: Option<String>,
     createrepo: Option<PathBuf>,
     log_limit: Option<String>,
 }
@@ -198,12 +204,12 @@ impl Options {
             );
         }
         let listen = listen_addresses(self.listen.or(file.listen).as_deref(), password.is_some())?;
-        let log_limit = match (self.log_limit, file.log_limit) {
-            (Some(limit), _) => limit,
-            (None, Some(limit)) => {
-                size(&limit).map_err(anyhow::Error::msg).context("log-limit in the configuration file")?
+        let bytes = |name: &str, here: Option<u64>, there: Option<String>, default: u64| match (here, there) {
+            (Some(here), _) => Ok(here),
+            (None, Some(there)) => {
+                size(&there).map_err(|error| anyhow::anyhow!("{name} in the configuration file: {error}"))
             }
-            (None, None) => 256 << 20,
+            (None, None) => Ok(default),
         };
         let config = Config {
             folders: Folders {
@@ -217,7 +223,10 @@ impl Options {
             dead_after,
             grace: time("grace", self.grace, file.grace, 10)?,
             createrepo: self.createrepo.or(file.createrepo).unwrap_or_else(|| "createrepo_c".into()),
-            log_limit,
+            log_limit: bytes("log-limit", self.log_limit, file.log_limit, 256 << 20)?,
+            patience: Duration::from_secs(60),
+            min_free: bytes("min-free", self.min_free, file.min_free, 1 << 30)?,
+            free_space: FreeSpace::of_the_disk(),
             watch: true,
             rescan: Duration::from_secs(60),
         };
@@ -328,7 +337,7 @@ mod tests {
         fs::write(
             &config,
             "source = 'fs'\nworking = 'fw'\nfinished = 'ff'\nrepo = 'fr'\npassword = 'from the file'\n\
-             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\n",
+             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\nmin-free = '3M'\n",
         )
         .unwrap();
         let config = ["--config", config.to_str().unwrap()];
@@ -337,13 +346,14 @@ mod tests {
         assert_eq!(from_file.password.as_deref(), Some("from the file"));
         assert_eq!((from_file.grace, from_file.heartbeat), (Duration::ZERO, Duration::from_secs(5)));
         assert_eq!((from_file.dead_after, from_file.log_limit), (Duration::from_secs(90), 65536));
+        assert_eq!(from_file.min_free, 3 << 20);
         let from_environment = settings(&config, Some("from the environment")).unwrap().config;
         assert_eq!(from_environment.password.as_deref(), Some("from the environment"));
-        let more = ["x", "--grace", "3m", "--password-file", secret.to_str().unwrap()];
+        let more = ["x", "--grace", "3m", "--min-free", "0", "--password-file", secret.to_str().unwrap()];
         let from_line =
             settings(&[&config[..], &more].concat(), Some("from the environment")).unwrap().config;
         assert_eq!(from_line.folders.source, Path::new("x"));
-        assert_eq!(from_line.grace, Duration::from_secs(180));
+        assert_eq!((from_line.grace, from_line.min_free), (Duration::from_secs(180), 0));
         assert_eq!(from_line.password.as_deref(), Some("from the password file"));
     }
 

@@ -26,6 +26,9 @@ pub struct BuildRecord {
     /// Something that people should know, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// Why the SRPM is held, if it is: nobody tries again before a person wants it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 /// The attempt that ended a build.

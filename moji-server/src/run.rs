@@ -11,11 +11,12 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Listener, accept};
-use crate::commit;
-use crate::farm::{Farm, FarmInputs};
+use crate::farm::{Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
+use crate::left_behind::take_over;
 use crate::metadata::{self, Metadata, MetadataConfig};
+use crate::room::FreeSpace;
 use crate::session::SessionConfig;
 use crate::source::{self, SourceConfig};
 use crate::working::WorkingWatch;
@@ -33,6 +34,12 @@ pub struct Config {
     pub dead_after: Duration,
     /// How long a lease outlives its connection.
     pub grace: Duration,
+    /// How long a lease outlives the server that gave it: 60 s.
+    pub patience: Duration,
+    /// Nothing is handed out with less room on the disk of WORKING, in bytes; 0: whatever there is.
+    pub min_free: u64,
+    /// How much room there is.
+    pub free_space: FreeSpace,
     /// The `createrepo_c` program.
     pub createrepo: PathBuf,
     /// Most bytes of one live log.
@@ -56,16 +63,12 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let mut folders = config.folders.clone();
     let prepared = spawn_blocking(move || {
         let lock = folders.prepare()?;
-        complete_commits(&folders)?;
-        let put_back = folders.recover()?;
+        let left = take_over(&folders)?;
         let (history, _tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
-        anyhow::Ok((lock, folders, put_back, history))
+        anyhow::Ok((lock, folders, left, history))
     });
-    let (lock, folders, put_back, history) = prepared.await??;
-    for key in put_back {
-        tracing::info!("{key} was being built when the last server ended; it is queued again");
-    }
+    let (lock, folders, left, history) = prepared.await??;
     let folders = Arc::new(folders);
 
     let (source_tx, source) = mpsc::channel(CHANNEL);
@@ -78,7 +81,15 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     if let Err(missing) = metadata::check_program(&config.createrepo) {
         tracing::warn!("{missing}");
     }
-    let farm = Farm::new(Arc::clone(&folders), u64::from_be_bytes(random()?), config.grace, watch);
+    let farm_config = FarmConfig {
+        folders: Arc::clone(&folders),
+        boot: u64::from_be_bytes(random()?),
+        grace: config.grace,
+        patience: config.patience,
+        min_free: config.min_free,
+        free_space: config.free_space.clone(),
+    };
+    let farm = Farm::new(farm_config, watch);
     let sessions_config = session_config(&config, &folders).await?;
 
     // The farm outlives the sessions, so that what they delivered last is still published.
@@ -100,7 +111,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let (metadata, _handle) = Metadata::new(metadata_config);
     let mut metadata = tokio::spawn(metadata.run(metadata_shutdown.clone()));
     let inputs = FarmInputs { source, sessions, working };
-    let mut farm = tokio::spawn(farm.run(inputs, farm_shutdown.clone()));
+    let mut farm = tokio::spawn(farm.run(left, inputs, shutdown.clone(), farm_shutdown.clone()));
     let mut accepting =
         tokio::spawn(accept(listener, Arc::new(sessions_config), sessions_tx, shutdown.clone()));
 
@@ -126,18 +137,6 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     failed.map_or(Ok(()), |reason| Err(anyhow!(reason)))
 }
 
-/// What the last server had published when it ended is finished, not built again.
-fn complete_commits(folders: &Folders) -> anyhow::Result<()> {
-    for key in folders.in_working()? {
-        if let Some(header) = source::read_header(&folders.working, &key)
-            && commit::complete(folders, &key, &header.nvr)?
-        {
-            tracing::info!("{key} had been published when the last server ended; it is finished now");
-        }
-    }
-    Ok(())
-}
-
 async fn session_config(config: &Config, folders: &Arc<Folders>) -> anyhow::Result<SessionConfig> {
     let (password, salt) = (config.password.clone(), random()?);
     let secret = spawn_blocking(move || ServerSecret::new(password.as_deref(), salt)).await??;
@@ -149,6 +148,7 @@ async fn session_config(config: &Config, folders: &Arc<Folders>) -> anyhow::Resu
         refusal_delay: Duration::from_secs(1),
         log_limit: config.log_limit,
         folders: Arc::clone(folders),
+        free_space: config.free_space.clone(),
     })
 }
 

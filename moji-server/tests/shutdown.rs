@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use moji_server::folders::Folders;
+use moji_server::room::FreeSpace;
 use moji_server::run::{Config, run};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +24,9 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
         heartbeat: Duration::from_secs(20),
         dead_after: Duration::from_secs(90),
         grace: Duration::ZERO,
+        patience: Duration::from_secs(60),
+        min_free: 0,
+        free_space: FreeSpace::of_the_disk(),
         createrepo: Path::new("/bin/true").into(),
         log_limit: 1 << 20,
         watch: true,

@@ -7,7 +7,9 @@
 )]
 
 mod arriving;
+mod crash_points;
 mod fsck;
+mod full_disk;
 mod latency;
 mod limits;
 mod live_logs;
@@ -16,6 +18,6 @@ mod main_job;
 mod messages;
 mod passwords;
 mod priority;
+mod proxy;
 mod reader;
 mod signals;
-mod torture;

@@ -73,7 +73,7 @@ pub fn hostmock() -> PathBuf {
 /// A program of this workspace, beside the test's own executable. Panics when it is not there or
 /// older than its sources: testing yesterday's program is worse than not testing.
 pub fn program(name: &str) -> PathBuf {
-    const BUILD: &str = "run scripts/test, or cargo build --workspace --bins";
+    const BUILD: &str = "run scripts/test, or cargo build --workspace --bins --all-features";
     let executable = std::env::current_exe().unwrap();
     let path = executable.ancestors().nth(2).unwrap().join(name);
     let built = fs::metadata(&path).and_then(|data| data.modified());
@@ -157,10 +157,16 @@ impl Program {
 
     /// The same among the lines after a mark.
     pub fn wait_line_after(&self, mark: usize, text: &str) -> String {
+        self.wait_any_after(mark, &[text])
+    }
+
+    /// The same for a line that holds any of the texts.
+    pub fn wait_any_after(&self, mark: usize, texts: &[&str]) -> String {
         let begin = now();
         let mut log = self.log.lock();
         loop {
-            if let Some(line) = log.0.iter().skip(mark).find(|line| line.contains(text)) {
+            let wanted = |line: &&String| texts.iter().any(|text| line.contains(text));
+            if let Some(line) = log.0.iter().skip(mark).find(wanted) {
                 return line.clone();
             }
             let left = DEADLINE.saturating_sub(begin.elapsed());
@@ -168,7 +174,7 @@ impl Program {
                 let why =
                     if log.1 { "has ended without".to_owned() } else { format!("waited {DEADLINE:?} for") };
                 drop(log);
-                panic!("{}: {why} a line with {text:?}", self.name);
+                panic!("{}: {why} a line with {texts:?}", self.name);
             }
             log = self.log.more.wait_timeout(log, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -188,10 +194,31 @@ impl Program {
         status
     }
 
+    /// Waits until it is killed by SIGKILL, which nothing here has sent: by a crash point.
+    pub fn wait_crash(&mut self) {
+        use std::os::unix::process::ExitStatusExt as _;
+        let status = self.wait_end();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{} ended with {status}", self.name);
+    }
+
     /// As [`Self::wait_end`]; gives its exit code.
     pub fn wait_code(&mut self) -> i32 {
         let status = self.wait_end();
         status.code().unwrap_or_else(|| panic!("{} ended with {status}", self.name))
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits a moment for the rest of the log of a program that has ended; processes that it left behind
+    /// may keep that open.
+    pub fn wait_log(&self) {
+        let begin = now();
+        while !self.log.lock().1 && begin.elapsed() < Duration::from_secs(1) {
+            let_pass(Duration::from_millis(5));
+        }
     }
 
     /// kill -9.
@@ -235,8 +262,13 @@ pub struct Farm {
     pub server: Option<Program>,
     /// The clients that were started, ended ones too until they are started again.
     pub clients: BTreeMap<String, Program>,
-    address: Option<SocketAddr>,
+    /// Where the server listens; the same after a restart.
+    pub address: Option<SocketAddr>,
     root: TempDir,
+    /// Where the four folders are.
+    folders: PathBuf,
+    /// Where clients work.
+    builders: PathBuf,
 }
 
 impl Default for Farm {
@@ -248,11 +280,19 @@ impl Default for Farm {
 impl Farm {
     /// Folders only; the four are made by the server.
     pub fn new() -> Self {
+        Self::apart(None, None)
+    }
+
+    /// The same with the four folders, or with the work folders of all clients, elsewhere: on small
+    /// disks, for instance, each of one farm only.
+    pub fn apart(folders: Option<&Path>, builders: Option<&Path>) -> Self {
         let root = tempfile::Builder::new().prefix("moji-farm-").tempdir().unwrap();
+        let [folders, builders] =
+            [folders, builders].map(|elsewhere| elsewhere.unwrap_or(root.path()).to_owned());
         for folder in ["configs", "specs", "gates", "home"] {
             fs::create_dir(root.path().join(folder)).unwrap();
         }
-        let farm = Self { server: None, clients: BTreeMap::new(), address: None, root };
+        let farm = Self { server: None, clients: BTreeMap::new(), address: None, root, folders, builders };
         farm.write_config(TARGET);
         farm
     }
@@ -282,22 +322,22 @@ impl Farm {
 
     /// A path in SOURCE.
     pub fn source(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("source").join(below)
+        self.folders.join("source").join(below)
     }
 
     /// A path in WORKING.
     pub fn working(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("working").join(below)
+        self.folders.join("working").join(below)
     }
 
     /// A path in FINISHED.
     pub fn finished(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("finished").join(below)
+        self.folders.join("finished").join(below)
     }
 
     /// A path in REPO.
     pub fn repo(&self, below: impl AsRef<Path>) -> PathBuf {
-        self.path("repo").join(below)
+        self.folders.join("repo").join(below)
     }
 
     /// The server's address; the same after a restart.
@@ -347,7 +387,7 @@ impl Farm {
         let line = server.wait_line("listening on ");
         let address = line.split("listening on ").nth(1).unwrap().split_whitespace().next().unwrap();
         self.address = Some(address.parse().unwrap());
-        server.wait_line("SRPMs are queued");
+        server.wait_any_after(0, &["SRPMs are queued", " 1 SRPM is queued"]);
         self.server = Some(server);
     }
 
@@ -364,7 +404,7 @@ impl Farm {
     /// The same for another target or address.
     pub fn client_command_for(&self, name: &str, target: &str, server: &str, arguments: &[&str]) -> Command {
         let mut command = self.command(&program("moji-client"));
-        command.env("HOSTMOCK_BASEDIR", self.path("roots"));
+        command.env("HOSTMOCK_BASEDIR", self.builders.join("roots"));
         command.args(["--name", name, "--work-dir"]).arg(self.work_dir(name));
         if !arguments.contains(&"--mock") {
             command.arg("--mock").arg(hostmock());
@@ -375,7 +415,7 @@ impl Farm {
 
     /// Where a client works.
     pub fn work_dir(&self, name: &str) -> PathBuf {
-        self.path(format!("work-{name}"))
+        self.builders.join(format!("work-{name}"))
     }
 
     /// Starts a client (again), and waits until the server has let it in.
@@ -429,7 +469,15 @@ impl Farm {
 
     /// Moves an SRPM into SOURCE.
     pub fn queue(&self, srpm: &Path) {
-        fs::rename(srpm, self.source(srpm.file_name().unwrap())).unwrap();
+        let to = self.source(srpm.file_name().unwrap());
+        match fs::rename(srpm, &to) {
+            // Half a copy is not taken.
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                fs::copy(srpm, to).unwrap();
+                fs::remove_file(srpm).unwrap();
+            }
+            moved => moved.unwrap(),
+        }
     }
 
     /// Queues an SRPM that builds at once.
@@ -520,11 +568,15 @@ impl Farm {
             .collect()
     }
 
+    fn processes(&self) -> Vec<(u32, String)> {
+        processes_of(&[self.root.path(), &self.builders])
+    }
+
     /// What runs of Mock and of builds, as `pid command line`: everything whose environment names
     /// this farm's folder, except the clients themselves.
     pub fn build_processes(&self) -> Vec<String> {
         let clients: Vec<u32> = self.clients.values().map(Program::id).collect();
-        let mut found = processes_of(self.root.path());
+        let mut found = self.processes();
         found.retain(|(pid, _)| !clients.contains(pid));
         found.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
     }
@@ -541,7 +593,7 @@ impl Drop for Farm {
         self.clients.clear();
         // What clients left behind, hostmock's builds among it: each round may find new children.
         for _ in 0..100 {
-            let left = processes_of(self.root.path());
+            let left = self.processes();
             if left.is_empty() {
                 return;
             }
@@ -556,16 +608,17 @@ impl Drop for Farm {
     }
 }
 
-/// Processes whose environment names a folder. Zombies have none.
-fn processes_of(folder: &Path) -> Vec<(u32, String)> {
-    let needle = folder.as_os_str().as_encoded_bytes();
+/// Processes whose environment names one of the folders. Zombies have none.
+fn processes_of(folders: &[&Path]) -> Vec<(u32, String)> {
+    let needles: Vec<_> = folders.iter().map(|folder| folder.as_os_str().as_encoded_bytes()).collect();
+    let names = |environment: &[u8], needle: &[u8]| environment.windows(needle.len()).any(|at| at == needle);
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
         let is_server =
             || fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe.ends_with("moji-server"));
-        if environment.windows(needle.len()).any(|window| window == needle) && !is_server() {
+        if needles.iter().any(|needle| names(&environment, needle)) && !is_server() {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ")));
         }

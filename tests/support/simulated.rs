@@ -13,6 +13,7 @@ use anyhow::{anyhow, bail};
 use moji_proto::Registration;
 use moji_server::folders::Folders;
 use moji_server::record::BuildRecord;
+use moji_server::room::FreeSpace;
 use tempfile::TempDir;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -240,6 +241,9 @@ pub fn server_config(folders: Folders) -> moji_server::run::Config {
         heartbeat: Duration::from_secs(10),
         dead_after: Duration::from_secs(30),
         grace: Duration::from_secs(10),
+        patience: Duration::from_secs(60),
+        min_free: 0,
+        free_space: FreeSpace::of_the_disk(),
         createrepo: PathBuf::from("/nonexistent/createrepo_c"),
         log_limit: 1 << 20,
         watch: false,

@@ -62,6 +62,7 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
             delivered_at: time(seconds),
         }),
         artifacts: Vec::new(),
+        held: None,
         note: None,
     }
 }

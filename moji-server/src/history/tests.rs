@@ -82,6 +82,7 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
             delivered_at: at(seconds),
         }),
         artifacts: vec![artifact("build.log", 30 + serial), artifact("x.noarch.rpm", 500)],
+        held: None,
         note: None,
     }
 }

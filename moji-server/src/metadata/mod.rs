@@ -38,6 +38,7 @@ pub use createrepo::{MissingProgram, check_program};
 pub(crate) use inspect::digest;
 pub use inspect::{Disagreement, inspect, make_anew};
 pub use keeper::Metadata;
+pub use publish::Step;
 pub(crate) use publish::UNFINISHED;
 
 /// Settings. [`MetadataConfig::new`] has the defaults.

@@ -19,58 +19,45 @@ use moji_proto::digest::Hasher;
 use super::ledger::{Edition, Ledger};
 use super::packages::REPODATA;
 use super::repomd::{MdFile, REPOMD, REPOMD_MAX, Repomd};
+use crate::crash::steps;
 use crate::durable;
 
 /// How the names of files begin that are being written in the served `repodata`.
 pub(crate) const UNFINISHED: &str = ".moji-";
 const PIECE: usize = 256 * 1024;
 
-/// The steps, in order. The second column is what a crash right after a step leaves; readers have a
-/// whole generation in every row, and the next start ([`settle`]) tidies up as the third column says.
-///
-/// | after | served | next start |
-/// |---|---|---|
-/// | `Checked` | old | removes staging, runs again |
-/// | `Recorded` | old | sees that `repomd.xml` is not the pending one; forgets that; runs again |
-/// | `Placed` | old, and files that nothing names | the same, and deletes those files |
-/// | `PlacedDurably` | the same | the same |
-/// | `Written` | the same, and `.moji-repomd.xml` | the same, and deletes that |
-/// | `Switched` | new; old again if the power fails too, and its files are there | sees which one it is, by digest; either is whole |
-/// | `SwitchedDurably` | new | sees that `repomd.xml` is the pending one; settles the ledger |
-/// | `Settled` | new | nothing to do |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Step {
-    /// Every file that the staged `repomd.xml` names is there with that size and digest.
-    Checked,
-    /// The ledger says which generation is about to come, and what it replaces.
-    Recorded,
-    /// The files are in the served `repodata` under their final names, each durable.
-    Placed,
-    /// And their names are durable.
-    PlacedDurably,
-    /// The new `repomd.xml` lies beside the old one, durable, under a name with a dot.
-    Written,
-    /// It has taken the old one's place.
-    Switched,
-    /// Durably.
-    SwitchedDurably,
-    /// The ledger says so.
-    Settled,
-}
-
-impl Step {
-    /// All of them, in order.
-    #[cfg(test)]
-    pub(super) const ALL: [Self; 8] = [
-        Self::Checked,
-        Self::Recorded,
-        Self::Placed,
-        Self::PlacedDurably,
-        Self::Written,
-        Self::Switched,
-        Self::SwitchedDurably,
-        Self::Settled,
-    ];
+steps! {
+    /// The steps, in order. The second column is what a crash right after a step leaves; readers have a
+    /// whole generation in every row, and the next start ([`settle`]) tidies up as the third column says.
+    ///
+    /// | after | served | next start |
+    /// |---|---|---|
+    /// | `Checked` | old | removes staging, runs again |
+    /// | `Recorded` | old | sees that `repomd.xml` is not the pending one; forgets that; runs again |
+    /// | `Placed` | old, and files that nothing names | the same, and deletes those files |
+    /// | `PlacedDurably` | the same | the same |
+    /// | `Written` | the same, and `.moji-repomd.xml` | the same, and deletes that |
+    /// | `Switched` | new; old again if the power fails too, and its files are there | sees which one it is, by digest; either is whole |
+    /// | `SwitchedDurably` | new | sees that `repomd.xml` is the pending one; settles the ledger |
+    /// | `Settled` | new | nothing to do |
+    pub enum Step {
+        /// Every file that the staged `repomd.xml` names is there with that size and digest.
+        Checked,
+        /// The ledger says which generation is about to come, and what it replaces.
+        Recorded,
+        /// The files are in the served `repodata` under their final names, each durable.
+        Placed,
+        /// And their names are durable.
+        PlacedDurably,
+        /// The new `repomd.xml` lies beside the old one, durable, under a name with a dot.
+        Written,
+        /// It has taken the old one's place.
+        Switched,
+        /// Durably.
+        SwitchedDurably,
+        /// The ledger says so.
+        Settled,
+    }
 }
 
 /// What to publish, and where.

@@ -108,7 +108,7 @@ fn expected_names(numbers: &[u64]) -> BTreeSet<String> {
 #[test]
 fn a_crash_after_any_step_leaves_a_whole_generation_and_the_next_start_tidies_up() {
     for before in [None, Some(41)] {
-        for step in Step::ALL {
+        for step in Step::ALL.iter().copied() {
             let mut repo = Repo::new();
             if let Some(number) = before {
                 repo.publish(number, None).unwrap();

@@ -22,7 +22,12 @@ use super::packages::{self, Complaints, Package, REPODATA, Walk};
 use super::publish::{self, Publication, PublishError};
 use super::repomd::{self, REPOMD, Repomd};
 use super::{Generation, MetadataConfig, Repository};
+use crate::crash::{self, Point};
 use crate::durable;
+
+/// With fewer bytes free than that, a failure is likely to be for want of room: metadata of ten thousand
+/// packages take some megabytes.
+const ALMOST_FULL: u64 = 8 << 20;
 
 /// Where one repository's things are.
 #[derive(Debug, Clone)]
@@ -221,21 +226,39 @@ async fn make(
     if plan.update && !plan.reread.is_empty() {
         // Published without them first, they cannot be taken for what they were.
         call.list = &without;
-        createrepo::run(program, &call, config.time_limit, shutdown)
-            .await
-            .map_err(|error| call_error(program, error))?;
+        if let Err(error) = createrepo::run(program, &call, config.time_limit, shutdown).await {
+            return Err(call_error(program, &places, error).await);
+        }
         call.list = &list;
     }
-    let said = createrepo::run(program, &call, config.time_limit, shutdown);
-    let said = said.await.map_err(|error| call_error(program, error))?;
+    let said = match createrepo::run(program, &call, config.time_limit, shutdown).await {
+        Ok(said) => said,
+        Err(error) => return Err(call_error(program, &places, error).await),
+    };
     spawn_blocking(move || finish(repository, &places, plan, &said)).await.context("publishing panicked")?
 }
 
-fn call_error(program: &Path, error: CallError) -> RunError {
+async fn call_error(program: &Path, places: &Places, error: CallError) -> RunError {
     match error {
         CallError::Missing(missing) => RunError::Missing(missing),
         CallError::Stopped => RunError::Stopped,
-        error => anyhow!(error).context(format!("{} failed", program.display())).into(),
+        error => {
+            let staging = places.staging.clone();
+            let full = spawn_blocking(move || full(&staging)).await.unwrap_or_default();
+            anyhow!(error).context(format!("{} failed{full}", program.display())).into()
+        }
+    }
+}
+
+/// What completes "failed" when a folder's disk is full: `createrepo_c` speaks of a "file operation
+/// error" then, or says nothing.
+fn full(folder: &Path) -> String {
+    let Ok(found) = rustix::fs::statvfs(folder) else { return String::new() };
+    match found.f_bavail.saturating_mul(found.f_frsize) {
+        free if free < ALMOST_FULL => {
+            format!(", no space left on the disk of {} ({} KiB)", folder.display(), free / 1024)
+        }
+        _ => String::new(),
     }
 }
 
@@ -286,9 +309,14 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
     };
     let staged = places.staged();
     let publication = Publication { folder, staged: &staged, ledger: &places.ledger, follows, now: now() };
-    publish::publish(&publication, &mut ledger, edition, |_| Ok(())).map_err(|error| match error {
+    let passed = |step| {
+        crash::at(Point::Publication(step));
+        Ok(())
+    };
+    publish::publish(&publication, &mut ledger, edition, passed).map_err(|error| match error {
         PublishError::Overtaken => RunError::Overtaken,
-        error => anyhow!(error).context("failed to publish").into(),
+        // A createrepo_c that had no room left may have ended with 0.
+        error => anyhow!(error).context(format!("failed to publish{}", full(&places.staging))).into(),
     })?;
     // What is left of it is removed before the next run too.
     let _ = clear(&places.staging);

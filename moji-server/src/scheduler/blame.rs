@@ -104,6 +104,11 @@ impl Blame {
         self.tries.get(key).is_some_and(|tries| tries.iter().any(|tried| tried.builder == *builder))
     }
 
+    /// How many attempts at an SRPM came to grief.
+    pub(super) fn griefs(&self, key: &BuildKey) -> usize {
+        self.tries.get(key).map_or(0, |tries| tries.iter().filter(|tried| tried.kind.is_grief()).count())
+    }
+
     /// Why an SRPM must not be tried again, if so.
     pub(super) fn verdict(&self, key: &BuildKey) -> Option<String> {
         let tries = self.tries.get(key)?;

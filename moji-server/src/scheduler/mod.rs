@@ -217,6 +217,11 @@ impl Scheduler {
         self.lease(attempt).is_some_and(|lease| lease.is_run_by(session))
     }
 
+    /// How many attempts at an SRPM that is not settled count for [`MOST_TRIES`].
+    pub fn griefs(&self, key: &BuildKey) -> usize {
+        self.blame.griefs(key)
+    }
+
     /// The attempts that hold an SRPM.
     pub fn holders(&self, key: &BuildKey) -> impl Iterator<Item = &Lease> {
         let attempts = self.leased.get(key).into_iter().flatten();

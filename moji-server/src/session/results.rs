@@ -17,8 +17,13 @@ use moji_proto::limits::DATA_BYTES;
 use moji_proto::{Hasher, ManifestEntry, Sha256, ToBuilder};
 use tokio::task::spawn_blocking;
 
+use crate::commit::UNPUBLISHED;
+use crate::room::{FreeSpace, in_words};
+
 /// Pieces that are written in one go when they are there already.
 const BATCH: usize = 8;
+/// An upload must leave so much room: for logs, records, and the metadata.
+const RESERVE: u64 = 4 << 20;
 
 /// Why results could not be received.
 #[derive(Debug, thiserror::Error)]
@@ -32,16 +37,17 @@ pub(super) enum DeliveryError {
     /// The builder gave up.
     #[error("the builder gave up: {0}")]
     Aborted(String),
+    /// The server has no place for what would come.
+    #[error("the server's disk is full: {} would come, {} are free", in_words(*.needed), in_words(*.free))]
+    NoRoom {
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
     /// The connection ended.
     #[error("the connection ended")]
     Cut,
-}
-
-impl DeliveryError {
-    /// Whether the builder did nothing wrong.
-    pub(super) fn is_ours(&self) -> bool {
-        matches!(self, Self::Disk(..))
-    }
 }
 
 /// Whether a manifest is what the delivery says, with every name once.
@@ -73,18 +79,46 @@ pub(super) struct Have {
     pub(super) part: Sha256,
 }
 
-/// Finds out how much of a manifest's files lies in a folder, which is made when it is missing. What
-/// does not belong there is removed.
+/// Finds out how much of a manifest's files lies in a folder, which is made when it is missing, and
+/// whether there is room for the rest. What does not belong there is removed.
 ///
 /// # Errors
-/// When the disk cannot be read or written.
+/// When the disk is full, or cannot be read or written.
 pub(super) async fn prepare(
     manifest: Vec<ManifestEntry>,
     folder: PathBuf,
+    free_space: FreeSpace,
 ) -> Result<(Box<Files>, Have), DeliveryError> {
-    let prepared =
-        spawn_blocking(move || Files::prepare(manifest, folder).map(|(files, have)| (Box::new(files), have)));
+    let total: u64 = manifest.iter().map(|entry| entry.size).sum();
+    let prepared = spawn_blocking(move || {
+        bring_back(&folder).map_err(|error| disk(&folder, error))?;
+        let (files, have) = Files::prepare(manifest, folder)?;
+        let needed = total.saturating_sub(have.offset);
+        match free_space.at(&files.folder) {
+            // Rather not begun than given up half-way, with nothing left for anybody else.
+            Ok(free) if needed > 0 && free < needed.saturating_add(RESERVE) => {
+                Err(DeliveryError::NoRoom { needed, free })
+            }
+            _ => Ok((Box::new(files), have)),
+        }
+    });
     prepared.await.map_err(|_| DeliveryError::Cut)?
+}
+
+/// A commit that the last server began has put files aside that were not to be published: they belong
+/// to the results all the same, and what is right may be decided anew.
+fn bring_back(folder: &Path) -> io::Result<()> {
+    let aside = folder.with_file_name(UNPUBLISHED);
+    let entries = match fs::read_dir(&aside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    fs::create_dir_all(folder)?;
+    for entry in entries {
+        let entry = entry?;
+        fs::rename(entry.path(), folder.join(entry.file_name()))?;
+    }
+    fs::remove_dir(aside)
 }
 
 /// Receives what is left of the files, each checked against its size and digest. With `restart` the
@@ -269,7 +303,13 @@ impl CurrentFile {
 fn remove_others(folder: &Path, of_use: &BTreeSet<OsString>) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if !of_use.contains(&entry.file_name()) {
+        if of_use.contains(&entry.file_name()) {
+            continue;
+        }
+        // A commit that was cut has left an earlier failure here, which may have had logs beside it.
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else {
             fs::remove_file(entry.path())?;
         }
     }

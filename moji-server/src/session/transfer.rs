@@ -4,13 +4,21 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use moji_proto::io::{IncomingStream, OutgoingStream, Piece};
 use moji_proto::limits::DATA_BYTES;
 use moji_proto::{Hasher, Sha256, ToBuilder};
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::room::is_full;
+
+/// How often a full disk is tried again.
+const FULL: Duration = Duration::from_secs(5);
 
 /// Sends a file of `size` bytes, and gives its digest.
 ///
@@ -60,16 +68,27 @@ async fn send_bytes(
     }
 }
 
-/// Appends what comes to a log file that has `offset` bytes, up to `limit` bytes in all; then the
-/// sender is told to stop.
+/// A live log.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) path: PathBuf,
+    /// How many bytes of it the sender takes to be here.
+    pub(super) offset: u64,
+    /// Most bytes of it.
+    pub(super) limit: u64,
+    /// What it is called in messages.
+    pub(super) about: String,
+}
+
+/// Appends what comes to a log, up to its limit; then the sender is told to stop. A disk that is full is
+/// waited for: meanwhile the sender keeps what comes next.
 ///
 /// # Errors
 /// When the file cannot be written, or has another length: there would be a gap, or a part twice.
 pub(super) async fn receive_log(
     mut stream: IncomingStream<ToBuilder>,
-    path: PathBuf,
-    offset: u64,
-    limit: u64,
+    Log { path, offset, limit, about }: Log,
+    ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let opened = spawn_blocking(move || {
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
@@ -84,9 +103,24 @@ pub(super) async fn receive_log(
     while let Some(Piece::Data(mut bytes)) = stream.next().await {
         bytes.truncate(room.try_into().unwrap_or(usize::MAX));
         let length = bytes.len() as u64;
-        file = spawn_blocking(move || file.write_all(&bytes).map(|()| file))
-            .await?
-            .context("cannot write it")?;
+        let mut was_told = false;
+        while !bytes.is_empty() {
+            let written;
+            (file, bytes, written) = spawn_blocking(move || append(file, bytes)).await?;
+            match written {
+                Err(error) if is_full(&error) => {
+                    if !was_told {
+                        tracing::warn!("{about}: the server's disk is full; trying again every {FULL:?}");
+                    }
+                    was_told = true;
+                    tokio::select! {
+                        () = ended.cancelled() => return Ok(()),
+                        () = sleep(FULL) => {}
+                    }
+                }
+                written => written.context("cannot write it")?,
+            }
+        }
         room -= length;
         if room == 0 {
             stream.unwanted()?;
@@ -95,4 +129,17 @@ pub(super) async fn receive_log(
         stream.wrote(length)?;
     }
     Ok(())
+}
+
+/// Writes as much as there is room for; gives what is left. Blocks.
+fn append(mut file: File, mut bytes: Bytes) -> (File, Bytes, io::Result<()>) {
+    while !bytes.is_empty() {
+        match file.write(&bytes) {
+            Ok(0) => return (file, bytes, Err(io::ErrorKind::WriteZero.into())),
+            Ok(written) => bytes.advance(written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (file, bytes, Err(error)),
+        }
+    }
+    (file, bytes, Ok(()))
 }

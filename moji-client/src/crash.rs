@@ -1,0 +1,177 @@
+//! Crash points: places where a test has the client killed as `kill -9` would do it, without unwinding
+//! and with nothing flushed. `MOJI_CRASH_AT=packed:2` kills it when it passes that point for the second
+//! time.
+//!
+//! Only with the cargo feature `crash-points`, which no release has; without it [`at`] is empty and
+//! [`arm`] reads nothing. It deliberately does not know what is to be done after a crash.
+
+/// Declares the points with `ALL`, so that a test goes through every one and a new one cannot be
+/// forgotten.
+macro_rules! points {
+    (
+        $(#[$attribute:meta])*
+        pub enum $name:ident { $($(#[$point_attribute:meta])* $point:ident,)+ }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name { $($(#[$point_attribute])* $point,)+ }
+
+        impl $name {
+            /// All of them, in order.
+            pub const ALL: &'static [Self] = &[$(Self::$point),+];
+        }
+    };
+}
+
+points! {
+    /// A place where the client can be killed: right after a step of an attempt.
+    ///
+    /// | after | found |
+    /// |---|---|
+    /// | `Received` | the SRPM in the slot's folder |
+    /// | `Built` | the same, and Mock's results in `result/` |
+    /// | `LogMoved` | the same, `mock.log` among the results |
+    /// | `ResultsMoved` | the results in the outbox, without `parcel.json` |
+    /// | `FilesSynced` | the same, durable |
+    /// | `ParcelWritten` | the outbox is complete, but perhaps not after a power cut |
+    /// | `Packed` | the outbox is complete |
+    /// | `PieceSent` | the same; the server has a part of it |
+    /// | `Sent` | the same; the server has all of it, and may have published it |
+    /// | `Settled` | the same; the server has said its last word |
+    /// | `SlotRemoved` | the same, without the slot's folder |
+    pub enum Point {
+        /// The SRPM is here, whole.
+        Received,
+        /// Mock has ended.
+        Built,
+        /// Mock's own output lies among the results.
+        LogMoved,
+        /// The results are in the outbox.
+        ResultsMoved,
+        /// Each of them is durable.
+        FilesSynced,
+        /// `parcel.json` is there.
+        ParcelWritten,
+        /// Durably.
+        Packed,
+        /// A piece of the results is under way; passed once for each piece.
+        PieceSent,
+        /// All of them are.
+        Sent,
+        /// The server has accepted them, or wants them no more.
+        Settled,
+        /// The slot's folder is gone.
+        SlotRemoved,
+    }
+}
+
+impl Point {
+    /// What it is called in `MOJI_CRASH_AT`: `results-moved`.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for c in format!("{self:?}").chars() {
+            if c.is_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.extend(c.to_lowercase());
+        }
+        name
+    }
+}
+
+pub use hook::{arm, at};
+
+#[cfg(not(feature = "crash-points"))]
+mod hook {
+    use super::Point;
+
+    /// Nothing.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn arm() -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    /// Nothing.
+    #[inline(always)]
+    pub fn at(_: Point) {}
+}
+
+#[cfg(feature = "crash-points")]
+mod hook {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use anyhow::bail;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::Point;
+
+    const VARIABLE: &str = "MOJI_CRASH_AT";
+
+    /// Where, and how many times it may still be passed.
+    static ARMED: OnceLock<(Point, AtomicU64)> = OnceLock::new();
+
+    /// Takes the point from the environment.
+    ///
+    /// # Errors
+    /// When there is no such point; says which there are.
+    pub fn arm() -> anyhow::Result<()> {
+        if let Ok(text) = std::env::var(VARIABLE) {
+            let (point, passing) = parse(&text)?;
+            let _ = ARMED.set((point, AtomicU64::new(passing)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn parse(text: &str) -> anyhow::Result<(Point, u64)> {
+        let (name, passing) = text.split_once(':').unwrap_or((text, "1"));
+        let point = Point::ALL.iter().copied().find(|point| point.name() == name);
+        match (point, passing.parse()) {
+            (Some(point), Ok(passing @ 1..)) => Ok((point, passing)),
+            (Some(_), _) => bail!("{VARIABLE}={text}: after the colon stands a number from 1"),
+            (None, _) => {
+                let names: Vec<_> = Point::ALL.iter().copied().map(Point::name).collect();
+                bail!("{VARIABLE}={text}: there is no such point, only {}", names.join(", "))
+            }
+        }
+    }
+
+    /// Kills this process if that is what `MOJI_CRASH_AT` says.
+    pub fn at(point: Point) {
+        let Some((armed, passings)) = ARMED.get() else { return };
+        if *armed == point && passings.fetch_sub(1, Ordering::SeqCst) == 1 {
+            tracing::warn!("crash point {}", point.name());
+            let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn each_point_has_a_name_of_its_own() {
+        let names: BTreeSet<_> = Point::ALL.iter().copied().map(Point::name).collect();
+        assert_eq!(names.len(), Point::ALL.len());
+        for name in ["received", "parcel-written"] {
+            assert!(names.contains(name), "{names:?}");
+        }
+    }
+
+    #[cfg(feature = "crash-points")]
+    #[test]
+    fn a_point_is_taken_from_text() {
+        let packed = Point::Packed;
+        assert_eq!(hook::parse("packed").unwrap(), (packed, 1));
+        assert_eq!(hook::parse("packed:12").unwrap(), (packed, 12));
+        for wrong in ["packed:0", "packed:", "packed:x", "pack", ""] {
+            assert!(hook::parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(hook::parse("pack").unwrap_err().to_string().contains("settled"));
+    }
+}

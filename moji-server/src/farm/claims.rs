@@ -1,0 +1,217 @@
+//! Builders that come back with an attempt that has no lease: was it published already, or is its SRPM
+//! still to be built? The folders tell, a few at a time, while the farm goes on.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use moji_proto::{AttemptId, BuilderName, HeldAttempt, Nvr};
+use tokio::task::{JoinSet, spawn_blocking};
+
+use super::{Farm, Trouble, without_panic};
+use crate::BuildKey;
+use crate::commit;
+use crate::folders::Folders;
+use crate::lease_record::{FileIdentity, LeaseRecord, digest_of};
+use crate::record::BuildRecord;
+use crate::scheduler::{Claim, Event, LeaseState, SessionId};
+use crate::session::SessionCommand;
+use crate::source;
+
+/// So many are looked at at a time: each may read a whole SRPM.
+const AT_A_TIME: usize = 4;
+
+/// What a builder says that it holds.
+#[derive(Debug, Clone)]
+pub(super) struct WantedBack {
+    session: SessionId,
+    builder: BuilderName,
+    held: HeldAttempt,
+}
+
+/// What the folders say about it.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// Its results are published.
+    Published,
+    /// Its SRPM is the one that waits or is built now.
+    ToBuild {
+        key: BuildKey,
+        file: FileIdentity,
+        /// The lease that it had, as far as it is known.
+        record: Box<LeaseRecord>,
+    },
+    /// Neither.
+    Nothing,
+}
+
+/// Claims that wait for an answer, at most [`moji_proto::limits::HOLDS`] of each session.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    waiting: VecDeque<WantedBack>,
+    looking: JoinSet<(WantedBack, anyhow::Result<Found>)>,
+}
+
+impl Claims {
+    pub(super) fn add(&mut self, wanted: WantedBack) {
+        self.waiting.push_back(wanted);
+    }
+
+    /// A session has ended: nobody waits for its answers.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        self.waiting.retain(|wanted| wanted.session != session);
+    }
+
+    /// Begins to look at as many as may be looked at.
+    pub(super) fn look(&mut self, folders: &Arc<Folders>) {
+        while self.looking.len() < AT_A_TIME
+            && let Some(wanted) = self.waiting.pop_front()
+        {
+            let folders = Arc::clone(folders);
+            self.looking.spawn_blocking(move || {
+                let found = without_panic(|| look_for(&folders, &wanted));
+                (wanted, found)
+            });
+        }
+    }
+
+    /// The next answer; `None` when nothing is looked at.
+    pub(super) async fn next(&mut self) -> Option<(WantedBack, anyhow::Result<Found>)> {
+        self.looking.join_next().await?.ok()
+    }
+}
+
+impl Farm {
+    /// A builder says that it holds an attempt.
+    pub(super) async fn on_hold(&mut self, session: SessionId, held: HeldAttempt) {
+        let Some(connected) = self.sessions.get(&session) else { return };
+        let attempt = held.attempt;
+        let known = self.given.get(&attempt).and_then(|record| record.srpm_sha256);
+        let Some(lease) = self.scheduler.lease(attempt) else {
+            let builder = connected.name.clone();
+            return self.claims.add(WantedBack { session, builder, held });
+        };
+        let is_over = matches!(lease.state, LeaseState::Deferred { .. } | LeaseState::Committing { .. });
+        let is_it = lease.srpm.key.srpm == held.srpm && lease.target == held.target;
+        match known {
+            _ if !is_it => self.tell(session, SessionCommand::Stale(attempt)),
+            Some(sha256) if sha256 != held.sha256 => self.tell(session, SessionCommand::Stale(attempt)),
+            // The last server did not live long enough to write down what it had sent.
+            None if !is_over => {
+                let builder = connected.name.clone();
+                self.claims.add(WantedBack { session, builder, held });
+            }
+            _ => {
+                let claim = Claim { session, slot: held.slot };
+                self.handle(Event::Held { claim, attempt }).await;
+            }
+        }
+    }
+
+    /// The folders were asked about an attempt.
+    pub(super) async fn on_claim(&mut self, (wanted, found): (WantedBack, anyhow::Result<Found>)) {
+        let (session, attempt) = (wanted.session, wanted.held.attempt);
+        if !self.sessions.contains_key(&session) {
+            return;
+        }
+        match found {
+            Ok(Found::Published) => self.tell(session, SessionCommand::Accept(attempt)),
+            Ok(Found::Nothing) => self.tell(session, SessionCommand::Stale(attempt)),
+            Ok(Found::ToBuild { key, file, record }) => {
+                self.on_srpm_found(wanted, key, file, *record).await;
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "cannot find out whether {} may keep {attempt}: {error:#}; trying again",
+                    wanted.builder
+                );
+                self.troubles.push(Trouble::Claim(wanted));
+            }
+        }
+    }
+
+    async fn on_srpm_found(
+        &mut self,
+        wanted: WantedBack,
+        key: BuildKey,
+        file: FileIdentity,
+        mut record: LeaseRecord,
+    ) {
+        let (folders, looked_at) = (Arc::clone(&self.folders), key.clone());
+        let now = spawn_blocking(move || file_now(&folders, &looked_at)).await;
+        if !matches!(now, Ok(Ok(Some((_, now)))) if now.is_like(&file)) {
+            // It has changed since its digest was computed.
+            return self.claims.add(wanted);
+        }
+        let WantedBack { session, held, .. } = wanted;
+        let attempt = held.attempt;
+        record.srpm_sha256 = Some(held.sha256);
+        self.given.insert(attempt, record);
+        let claim = Claim { session, slot: held.slot };
+        self.handle(Event::Claimed { claim, attempt, key, target: held.target }).await;
+        if self.scheduler.lease(attempt).is_none() {
+            self.given.remove(&attempt);
+        }
+    }
+}
+
+/// Blocks.
+fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
+    let WantedBack { builder, held, .. } = wanted;
+    let keys = [Some(held.target.clone()), None].map(|target| BuildKey { target, srpm: held.srpm.clone() });
+    let is_it = |record: &BuildRecord| {
+        let attempt = record.attempt.as_ref();
+        record.srpm == held.srpm
+            && attempt.is_some_and(|attempt| attempt.id == held.attempt && attempt.builder == *builder)
+    };
+    if keys.iter().any(|key| records_of(folders, key, held.attempt).iter().any(is_it)) {
+        return Ok(Found::Published);
+    }
+    for key in keys {
+        let Some((folder, file)) = file_now(folders, &key)? else { continue };
+        let path = folder.join(key.path());
+        if digest_of(&path).with_context(|| format!("cannot read {}", path.display()))? != held.sha256 {
+            continue;
+        }
+        let header = source::read_header(&folder, &key);
+        let nvr = header.with_context(|| format!("cannot read the header of {}", path.display()))?.nvr;
+        let record = LeaseRecord::read(folders, held.attempt)
+            .filter(|record| record.key() == key && record.builder == *builder)
+            .unwrap_or_else(|| LeaseRecord::of_claim(held, &key, builder, nvr, file));
+        return Ok(Found::ToBuild { key, file, record: Box::new(record) });
+    }
+    Ok(Found::Nothing)
+}
+
+/// The records that may tell of an attempt at a build.
+fn records_of(folders: &Folders, key: &BuildKey, attempt: AttemptId) -> Vec<BuildRecord> {
+    // Failures have one beside the SRPM, whatever has become of REPO since.
+    let beside = [folders.failure_record(key), folders.held_record(key)].map(|path| fs::read(path).ok());
+    let beside = beside.into_iter().flatten().filter_map(|json| serde_json::from_slice(&json).ok());
+    let mut nvrs: BTreeSet<Nvr> = Nvr::new(key.srpm.stem()).into_iter().collect();
+    for folder in [&folders.finished, &folders.source, &folders.working] {
+        nvrs.extend(source::read_header(folder, key).map(|header| header.nvr));
+    }
+    let published = nvrs.iter().flat_map(|nvr| {
+        let place = folders.published(key, nvr);
+        let further = place.join(format!("attempt-{attempt}"));
+        [place, further]
+    });
+    beside.chain(published.filter_map(|place| commit::read_record(&place))).collect()
+}
+
+/// The folder in which the SRPM of a build lies that waits or is built, and what it is.
+fn file_now(folders: &Folders, key: &BuildKey) -> io::Result<Option<(PathBuf, FileIdentity)>> {
+    // One that is built counts: what lies in SOURCE beside it is another, which waits for its end.
+    for folder in [&folders.working, &folders.source] {
+        match FileIdentity::of(&folder.join(key.path())) {
+            Ok(file) => return Ok(Some((folder.clone(), file))),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}

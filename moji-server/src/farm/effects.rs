@@ -1,0 +1,163 @@
+//! Carries out what the scheduler decides.
+
+use std::collections::VecDeque;
+
+use moji_proto::{AttemptId, FailureKind, Outcome};
+use tokio::task::spawn_blocking;
+
+use super::note::Note;
+use super::{Farm, RETRY, Trouble, moves};
+use crate::BuildKey;
+use crate::hold;
+use crate::scheduler::{Effect, Ending, Event, Lease, MOST_TRIES};
+use crate::session::SessionCommand;
+
+impl Farm {
+    /// Effects may cause events, whose effects come after those that are decided already.
+    pub(super) async fn carry_out(&mut self, effects: Vec<Effect>) {
+        let mut todo = VecDeque::from(effects);
+        while let Some(effect) = todo.pop_front() {
+            match effect {
+                Effect::Lease(lease) => {
+                    let attempt = lease.attempt;
+                    if !self.lease(lease, &mut todo).await {
+                        todo.extend(self.scheduler.handle(self.now(), Event::LeaseFailed(attempt)));
+                    }
+                }
+                Effect::Retake(lease) => {
+                    let attempt = lease.attempt;
+                    if !self.retake(lease, &mut todo).await {
+                        todo.extend(self.scheduler.handle(self.now(), Event::RetakeFailed(attempt)));
+                    }
+                }
+                Effect::Resume(lease) => self.resume(lease).await,
+                Effect::Requeue(key) => self.move_to_source(key).await,
+                Effect::Commit { lease, outcome, held } => self.commit(lease, outcome, held),
+                Effect::Hold { lease, reason } => {
+                    let mut attempts = vec![lease.attempt];
+                    attempts.extend(self.staged.get(&lease.srpm.key).into_iter().flatten().rev());
+                    self.hold(lease, reason, attempts).await;
+                }
+                Effect::Ended { lease, ending } => {
+                    // Its logs may be all that is left of a build that is held.
+                    let is_held = todo.iter().any(
+                        |effect| matches!(effect, Effect::Hold { lease: held, .. } if held.attempt == lease.attempt),
+                    );
+                    self.ended(lease, ending, is_held).await;
+                }
+                // Of an SRPM that is about to be held the logs are still wanted.
+                Effect::Forget(_) if todo.iter().any(|effect| matches!(effect, Effect::Hold { .. })) => {}
+                Effect::Forget(attempt) => {
+                    self.staged.values_mut().for_each(|attempts| _ = attempts.remove(&attempt));
+                    self.forget([attempt]).await;
+                }
+                Effect::Accept { session, attempt } => self.tell(session, SessionCommand::Accept(attempt)),
+                Effect::Stale { session, attempt } => self.tell(session, SessionCommand::Stale(attempt)),
+                Effect::Cancel { session, attempt } => {
+                    let reason = "the SRPM was taken out of WORKING".into();
+                    self.tell(session, SessionCommand::Cancel(attempt, reason));
+                }
+                Effect::Suspend { session, pause, streak } => {
+                    let reason = format!("{streak} attempts in a row failed through this builder's fault");
+                    if let Some(connected) = self.sessions.get(&session) {
+                        tracing::warn!("{} gets no work for {pause:?}: {reason}", connected.name);
+                    }
+                    self.tell(session, SessionCommand::Suspend(pause, reason));
+                }
+                Effect::Disconnect(session) => {
+                    let reason = "it has come back on a new connection".into();
+                    self.tell(session, SessionCommand::Close(reason));
+                }
+            }
+        }
+    }
+
+    /// A lease is over. What an attempt has sent that may turn up again stays.
+    async fn ended(&mut self, lease: Lease, ending: Ending, is_held: bool) {
+        let (attempt, key) = (lease.attempt, &lease.srpm.key);
+        let record = self.given.remove(&attempt);
+        let delivery = self.deliveries.remove(&attempt);
+        let folders = self.folders.clone();
+        let logs = spawn_blocking(move || moves::log_sizes(&folders, attempt)).await.unwrap_or_default();
+        let bytes = delivery.iter().flat_map(|delivery| &delivery.manifest).map(|entry| entry.size).sum();
+        self.tell_why(&lease, &ending);
+        self.note(Note::Ended {
+            lease: &lease,
+            ending: &ending,
+            record: record.as_ref(),
+            logs: &logs,
+            bytes,
+        });
+        if is_held || matches!(ending, Ending::Lost | Ending::Unclaimed) {
+            self.staged.entry(key.clone()).or_default().insert(attempt);
+        } else {
+            self.forget([attempt]).await;
+        }
+    }
+
+    /// One line for the operator about what brought no result.
+    fn tell_why(&self, lease: &Lease, ending: &Ending) {
+        let (key, builder) = (&lease.srpm.key, &lease.builder);
+        let count = match self.scheduler.griefs(key) {
+            0 => String::new(),
+            tries => format!(" (try {tries} of {MOST_TRIES})"),
+        };
+        match ending {
+            Ending::Failed(Outcome::Failed { kind, reason, .. }) => {
+                tracing::warn!(
+                    "{key} failed on {builder}, and not through the package ({kind}): {reason}{count}"
+                );
+                if *kind == FailureKind::Configuration {
+                    let target = &lease.target;
+                    tracing::warn!("{builder} gets nothing more for {target} until it connects anew");
+                }
+            }
+            Ending::Lost => tracing::warn!("{key}: {builder} did not come back in time{count}"),
+            Ending::Unclaimed => tracing::info!("{key}: {builder} did not come back after the restart"),
+            Ending::Published
+            | Ending::Superseded
+            | Ending::Failed(_)
+            | Ending::Released { .. }
+            | Ending::Cancelled => {}
+        }
+    }
+
+    /// Moves an SRPM to FINISHED that is not tried again.
+    pub(super) async fn hold(&mut self, lease: Lease, reason: String, attempts: Vec<AttemptId>) {
+        let (folders, held, why, with_logs) =
+            (self.folders.clone(), lease.clone(), reason.clone(), attempts.clone());
+        let done = spawn_blocking(move || hold::hold(&folders, &held, &why, &with_logs)).await;
+        let key = lease.srpm.key.clone();
+        match done {
+            Ok(Ok((record, logs))) => {
+                let logs = logs.map(|folder| format!("; logs in {}", folder.display())).unwrap_or_default();
+                tracing::warn!("{key} is held: {reason}{logs}; move it back into SOURCE to try again");
+                self.note(Note::Settled { key: &key, record: &record });
+                self.settled(&key).await;
+            }
+            Ok(Err(error)) => {
+                tracing::error!("{key} cannot be held, trying again in {RETRY:?}: {error:#}");
+                self.troubles.push(Trouble::Hold(lease, reason, attempts));
+            }
+            Err(error) => tracing::error!("{key}: {error}"),
+        }
+    }
+
+    /// An SRPM is settled, or gone: nothing of the attempts at it is needed any more.
+    pub(super) async fn settled(&mut self, key: &BuildKey) {
+        if let Some(attempts) = self.staged.remove(key) {
+            self.forget(attempts).await;
+        }
+    }
+
+    /// Removes what was staged for attempts.
+    pub(super) async fn forget(&mut self, attempts: impl IntoIterator<Item = AttemptId>) {
+        let staging: Vec<_> = attempts.into_iter().map(|attempt| self.folders.attempt(attempt)).collect();
+        let removed = spawn_blocking(move || {
+            for folder in staging {
+                let _ = std::fs::remove_dir_all(folder);
+            }
+        });
+        let _ = removed.await;
+    }
+}

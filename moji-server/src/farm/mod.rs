@@ -1,0 +1,379 @@
+//! The one task that owns the queue and the leases: it tells the scheduler what happened, and
+//! carries out what the scheduler decides, one effect after the other.
+//!
+//! Nothing else moves SRPMs between the folders. It never waits for a session: a builder that
+//! does not take its commands is disconnected.
+
+mod claims;
+mod effects;
+mod moves;
+mod note;
+mod sessions;
+mod space;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moji_proto::{AttemptId, BuilderName};
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::BuildKey;
+use crate::commit::{Delivery, Published};
+use crate::folders::Folders;
+use crate::lease_record::LeaseRecord;
+use crate::left_behind::LeftBehind;
+use crate::room::FreeSpace;
+use crate::scheduler::{Event, Lease, Moment, Scheduler, SessionId};
+use crate::session::{FromSession, SessionCommand};
+use crate::source::{QueuedSrpm, SourceEvent};
+use crate::working::WorkingWatch;
+use claims::{Claims, WantedBack};
+use note::Note;
+use space::Space;
+
+/// How long publications that are under way may take when the server stops.
+const STOP: Duration = Duration::from_secs(30);
+
+/// How often all leases are compared with WORKING, for what its watcher has missed.
+const CHECK_WORKING: Duration = Duration::from_secs(60);
+
+/// How often a move that failed is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// How often the room on the disk is looked at.
+const CHECK_ROOM: Duration = Duration::from_secs(5);
+
+/// How a farm is to run.
+#[derive(Debug)]
+pub struct FarmConfig {
+    /// Its folders, which were prepared.
+    pub folders: Arc<Folders>,
+    /// This server run's random part of all attempt ids.
+    pub boot: u64,
+    /// How long a lease outlives its connection.
+    pub grace: Duration,
+    /// How long a lease outlives the server that gave it.
+    pub patience: Duration,
+    /// Nothing is handed out with less room on the disk, in bytes.
+    pub min_free: u64,
+    /// How much room there is.
+    pub free_space: FreeSpace,
+}
+
+/// The owner of the queue.
+pub struct Farm {
+    scheduler: Scheduler,
+    folders: Arc<Folders>,
+    patience: Duration,
+    started: Instant,
+    sessions: BTreeMap<SessionId, Connected>,
+    /// What lay in SOURCE at the start is known.
+    ready: bool,
+    /// The server ends: what is leased stays leased, for the next one.
+    stopping: bool,
+    /// What is known of each attempt that has a lease.
+    given: BTreeMap<AttemptId, LeaseRecord>,
+    /// What was staged for attempts that were given up, until their SRPM is settled.
+    staged: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
+    /// What was delivered and is not published yet.
+    deliveries: BTreeMap<AttemptId, Delivery>,
+    commits: JoinSet<(AttemptId, anyhow::Result<Published>)>,
+    claims: Claims,
+    space: Space,
+    working: WorkingWatch,
+    troubles: Vec<Trouble>,
+}
+
+/// What failed, to be tried again: a disk may be full, a folder not writable.
+enum Trouble {
+    /// From SOURCE to WORKING.
+    Lease(QueuedSrpm),
+    /// From WORKING back to SOURCE.
+    Requeue(BuildKey),
+    /// From SOURCE to FINISHED, with the reason why it cannot be built.
+    Refuse(BuildKey, String),
+    /// From WORKING to FINISHED as held; with the reason, and the attempts whose logs would help.
+    Hold(Lease, String, Vec<AttemptId>),
+    /// Whether an attempt is what its builder says that it is.
+    Claim(WantedBack),
+}
+
+/// A builder that is connected.
+struct Connected {
+    name: BuilderName,
+    commands: mpsc::Sender<SessionCommand>,
+}
+
+/// Where the farm hears of what happens.
+pub struct FarmInputs {
+    /// The watcher of SOURCE.
+    pub source: mpsc::Receiver<SourceEvent>,
+    /// The sessions.
+    pub sessions: mpsc::Receiver<FromSession>,
+    /// SRPMs that may have been taken out of WORKING.
+    pub working: mpsc::Receiver<BuildKey>,
+}
+
+impl Farm {
+    /// A farm without leases.
+    pub fn new(config: FarmConfig, working: WorkingWatch) -> Self {
+        Self {
+            scheduler: Scheduler::new(config.boot, config.grace),
+            folders: config.folders,
+            patience: config.patience,
+            started: Instant::now(),
+            sessions: BTreeMap::new(),
+            ready: false,
+            stopping: false,
+            given: BTreeMap::new(),
+            staged: BTreeMap::new(),
+            deliveries: BTreeMap::new(),
+            commits: JoinSet::new(),
+            claims: Claims::default(),
+            space: Space::new(config.min_free, config.free_space),
+            working,
+            troubles: Vec::new(),
+        }
+    }
+
+    /// Runs from what the last server left behind until `stopping`, and then on until `shutdown`, when
+    /// all sessions have ended; publications that are under way are finished first.
+    pub async fn run(
+        mut self,
+        left: LeftBehind,
+        mut inputs: FarmInputs,
+        stopping: CancellationToken,
+        shutdown: CancellationToken,
+    ) {
+        self.begin(left).await;
+        let every = |period| {
+            let mut ticks = interval(period);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            ticks
+        };
+        let (mut check_working, mut retry, mut check_room) =
+            (every(CHECK_WORKING), every(RETRY), every(CHECK_ROOM));
+        loop {
+            let deadline = self.scheduler.next_deadline().map(|moment| self.started + moment);
+            if self.ready {
+                self.claims.look(&self.folders);
+            }
+            tokio::select! {
+                biased;
+                () = stopping.cancelled() => break,
+                Some(ended) = self.commits.join_next() => self.on_commit(ended).await,
+                Some(looked) = self.claims.next() => self.on_claim(looked).await,
+                Some(event) = inputs.sessions.recv() => self.on_session(event).await,
+                Some(event) = inputs.source.recv() => self.on_source(event).await,
+                Some(key) = inputs.working.recv() => self.check_lease(&key).await,
+                _ = check_working.tick() => self.check_leases().await,
+                _ = check_room.tick() => self.check_room().await,
+                _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
+                () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
+                    let effects = self.scheduler.on_time(self.now());
+                    self.carry_out(effects).await;
+                }
+            }
+        }
+        self.end(inputs.sessions, shutdown).await;
+    }
+
+    async fn begin(&mut self, left: LeftBehind) {
+        for key in left.put_back {
+            tracing::info!("{key} was being built when the last server ended; it is queued again");
+        }
+        let srpms: BTreeSet<_> = left.leases.iter().map(|(lease, _)| lease.srpm.key.clone()).collect();
+        match srpms.len() {
+            0 => {}
+            1 => tracing::info!(
+                "1 SRPM was being built when the last server ended; waiting {:?} for its builder",
+                self.patience
+            ),
+            many => tracing::info!(
+                "{many} SRPMs were being built when the last server ended; waiting {:?} for their builders",
+                self.patience
+            ),
+        }
+        srpms.iter().for_each(|key| self.working.entered(key));
+        self.staged = left.staged;
+        // The one place where what went wrong before this server comes from.
+        for (key, tries) in left.tries {
+            self.handle(Event::Blamed(key, tries)).await;
+        }
+        for (lease, record) in left.leases {
+            self.given.insert(lease.attempt, record);
+            self.handle(Event::Restored { lease: Box::new(lease), patience: self.patience }).await;
+        }
+        self.check_room().await;
+    }
+
+    /// The rest of the sessions' words: what was delivered whole is still published, and whatever was
+    /// leased stays so, for its builder and the next server.
+    async fn end(&mut self, mut sessions: mpsc::Receiver<FromSession>, shutdown: CancellationToken) {
+        self.stopping = true;
+        self.handle(Event::Room(false)).await;
+        loop {
+            tokio::select! {
+                biased;
+                Some(ended) = self.commits.join_next() => self.on_commit(ended).await,
+                Some(event) = sessions.recv() => self.on_session(event).await,
+                () = shutdown.cancelled() => break,
+            }
+        }
+        let rest = async {
+            while let Some(ended) = self.commits.join_next().await {
+                self.on_commit(ended).await;
+            }
+        };
+        if timeout(STOP, rest).await.is_err() {
+            tracing::warn!("stopped while results were being published; the next start goes on with that");
+        }
+        match self.scheduler.leases().count() {
+            0 => {}
+            1 => tracing::info!("1 attempt is left to the next server"),
+            many => tracing::info!("{many} attempts are left to the next server"),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        self.started.elapsed()
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let effects = self.scheduler.handle(self.now(), event);
+        self.carry_out(effects).await;
+    }
+
+    async fn on_source(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Found(srpm) => self.found(srpm).await,
+            SourceEvent::Gone(key) => {
+                // It may be back already, or never have been away: only the folder knows.
+                if !exists(self.folders.source.join(key.path())).await {
+                    if self.scheduler.is_queued(&key) {
+                        tracing::info!("{key} was taken out of the queue");
+                        self.note(Note::Withdrawn { key: &key, from: "SOURCE" });
+                        self.settled(&key).await;
+                    }
+                    self.handle(Event::Gone(key)).await;
+                }
+            }
+            SourceEvent::Changing(key) => self.handle(Event::Gone(key)).await,
+            SourceEvent::Ready => {
+                self.ready = true;
+                match self.scheduler.queued() {
+                    1 => tracing::info!("1 SRPM is queued"),
+                    many => tracing::info!("{many} SRPMs are queued"),
+                }
+                self.handle(Event::Ready).await;
+            }
+            SourceEvent::Broken { key, reason } => {
+                tracing::warn!("{key} cannot be built: {reason}");
+                self.move_to_finished(key, reason).await;
+            }
+            SourceEvent::Priority { target, list } => {
+                self.handle(Event::Priority { target, list }).await;
+            }
+        }
+    }
+
+    async fn found(&mut self, srpm: QueuedSrpm) {
+        if !self.scheduler.is_queued(&srpm.key) {
+            // The start is told in one line, and an SRPM that comes back from a builder was told.
+            if self.ready {
+                match &srpm.key.target {
+                    Some(target) if !self.scheduler.has_builder_for(target) => {
+                        tracing::info!("{} is queued; no builder for {target} is connected", srpm.key);
+                    }
+                    _ => tracing::info!("{} is queued", srpm.key),
+                }
+            }
+            self.note(Note::Queued(&srpm));
+        }
+        self.handle(Event::Found(srpm)).await;
+    }
+
+    async fn try_again(&mut self) {
+        for trouble in std::mem::take(&mut self.troubles) {
+            match trouble {
+                Trouble::Lease(srpm) => self.handle(Event::Found(srpm)).await,
+                // It is leased again only after it was back in SOURCE.
+                Trouble::Requeue(key) if self.scheduler.holders(&key).next().is_none() => {
+                    self.move_to_source(key).await;
+                }
+                Trouble::Requeue(_) => {}
+                Trouble::Refuse(key, reason) => self.move_to_finished(key, reason).await,
+                Trouble::Hold(lease, reason, attempts) => self.hold(lease, reason, attempts).await,
+                Trouble::Claim(wanted) => self.claims.add(wanted),
+            }
+        }
+    }
+
+    async fn check_room(&mut self) {
+        if let Some(has_room) = self.space.look(&self.folders.working).await {
+            self.handle(Event::Room(has_room)).await;
+        }
+    }
+
+    async fn check_leases(&mut self) {
+        let leased: BTreeSet<_> = self.scheduler.leases().map(|lease| lease.srpm.key.clone()).collect();
+        for key in leased {
+            self.check_lease(&key).await;
+        }
+    }
+
+    /// A person may have taken the SRPM out of WORKING: that cancels the attempt.
+    async fn check_lease(&mut self, key: &BuildKey) {
+        if self.scheduler.holders(key).next().is_none()
+            || self.scheduler.holders(key).any(Lease::is_committing)
+            || exists(self.folders.working.join(key.path())).await
+        {
+            return;
+        }
+        for lease in self.scheduler.holders(key) {
+            tracing::warn!("{key} was taken out of WORKING: {} is cancelled", lease.attempt);
+        }
+        self.note(Note::Withdrawn { key, from: "WORKING" });
+        self.handle(Event::Withdrawn(key.clone())).await;
+        self.settled(key).await;
+    }
+
+    /// A session that does not take its commands is dropped: closing its queue ends it.
+    fn tell(&mut self, session: SessionId, command: SessionCommand) {
+        if let Some(Connected { name, commands }) = self.sessions.get(&session)
+            && commands.try_send(command).is_err()
+        {
+            tracing::warn!("{name} does not take its commands and is disconnected");
+            self.sessions.remove(&session);
+        }
+    }
+}
+
+/// Whether there is an entry at a path; when that cannot be found out, it is taken to be there.
+async fn exists(path: std::path::PathBuf) -> bool {
+    let looked = spawn_blocking(move || path.symlink_metadata()).await;
+    !matches!(looked, Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound)
+}
+
+/// What went wrong, when `act` panics: whoever waits for it must hear of its end.
+fn without_panic<T>(act: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(act))
+        .unwrap_or_else(|_| Err(anyhow::anyhow!("internal error: it panicked; the log has the place")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error() {
+        let error = without_panic::<()>(|| panic!("planned")).unwrap_err();
+        assert!(error.to_string().contains("panicked"), "{error}");
+        assert_eq!(without_panic(|| Ok(17)).unwrap(), 17);
+    }
+}

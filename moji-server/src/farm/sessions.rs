@@ -1,0 +1,164 @@
+//! What sessions tell the farm, and what becomes of results.
+
+use jiff::Timestamp;
+use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
+use tokio::task::{JoinError, spawn_blocking};
+
+use super::note::Note;
+use super::{Connected, Farm, without_panic};
+use crate::commit::{self, Delivery, Published};
+use crate::record::BuildRecord;
+use crate::scheduler::{Event, Lease, SessionId};
+use crate::session::FromSession;
+
+impl Farm {
+    pub(super) async fn on_session(&mut self, event: FromSession) {
+        match event {
+            FromSession::Connected { session, builder, commands } => {
+                self.sessions.insert(session, Connected { name: builder.name.clone(), commands });
+                self.handle(Event::Connected { session, builder }).await;
+            }
+            FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
+            FromSession::Draining(session) => self.handle(Event::Draining(session)).await,
+            FromSession::Lost(session, reason) => self.on_lost(session, &reason).await,
+            // The next server answers.
+            FromSession::Held(..) if self.stopping => {}
+            FromSession::Held(session, held) => self.on_hold(session, held).await,
+            FromSession::SrpmSent(session, attempt, sha256) => self.on_sent(session, attempt, sha256).await,
+            FromSession::Released { session, attempt, reason, trouble } => {
+                if self.scheduler.may_settle(session, attempt) {
+                    tracing::info!("{attempt} was given back: {reason}");
+                }
+                self.handle(Event::Released { session, attempt, trouble }).await;
+            }
+            FromSession::Delivered { session, attempt, outcome, manifest } => {
+                self.on_delivered(session, attempt, outcome, manifest).await;
+            }
+        }
+    }
+
+    async fn on_lost(&mut self, session: SessionId, reason: &str) {
+        self.claims.forget(session);
+        // One that did not take its commands has been told already.
+        if let Some(Connected { name, .. }) = self.sessions.remove(&session) {
+            tracing::info!("{name} is gone: {reason}");
+        }
+        if self.stopping {
+            return;
+        }
+        for lease in self.scheduler.leases().filter(|lease| lease.is_run_by(session)) {
+            tracing::warn!("{} was being built by {} as {}", lease.srpm.key, lease.builder, lease.attempt);
+        }
+        self.handle(Event::Lost(session)).await;
+    }
+
+    /// A builder has the whole SRPM: from now on it can be known again by the digest.
+    async fn on_sent(&mut self, session: SessionId, attempt: AttemptId, sha256: Sha256) {
+        let is_its_own = self.scheduler.lease(attempt).is_some_and(|lease| lease.session == Some(session));
+        let Some(record) = self.given.get_mut(&attempt).filter(|_| is_its_own) else { return };
+        record.srpm_sha256 = Some(sha256);
+        let (folders, record) = (self.folders.clone(), record.clone());
+        let written = spawn_blocking(move || record.write(&folders)).await;
+        if let Ok(Err(error)) = written {
+            // The digest can be computed once more.
+            tracing::debug!("{attempt}: cannot write its lease record: {error}");
+        }
+    }
+
+    async fn on_delivered(
+        &mut self,
+        session: SessionId,
+        attempt: AttemptId,
+        outcome: Outcome,
+        manifest: Vec<ManifestEntry>,
+    ) {
+        let outcome = believable(outcome, &manifest);
+        // Only for the lease's own session: what a stranger delivers must not take the place of
+        // what the holder has delivered.
+        if self.scheduler.may_settle(session, attempt) {
+            let record = self.given.get(&attempt);
+            let delivery = Delivery {
+                manifest,
+                srpm_sha256: record.and_then(|record| record.srpm_sha256),
+                leased_at: record.map_or_else(Timestamp::now, |record| record.leased_at),
+                delivered_at: Timestamp::now(),
+                held: None,
+            };
+            self.deliveries.insert(attempt, delivery);
+        }
+        self.handle(Event::Delivered { session, attempt, outcome }).await;
+    }
+
+    pub(super) fn commit(&mut self, lease: Lease, outcome: Outcome, held: Option<String>) {
+        let attempt = lease.attempt;
+        let Some(mut delivery) = self.deliveries.get(&attempt).cloned() else {
+            return tracing::error!("{attempt} is to be published, but nothing was delivered");
+        };
+        delivery.held = held;
+        let folders = self.folders.clone();
+        self.commits.spawn_blocking(move || {
+            (attempt, without_panic(|| commit::commit(&folders, &lease, outcome, &delivery)))
+        });
+    }
+
+    pub(super) async fn on_commit(
+        &mut self,
+        ended: Result<(AttemptId, anyhow::Result<Published>), JoinError>,
+    ) {
+        let (attempt, published) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return tracing::error!("a publication broke off: {error}"),
+        };
+        let Some(key) = self.scheduler.lease(attempt).map(|lease| lease.srpm.key.clone()) else { return };
+        match published {
+            Ok(Published { record, folder }) => {
+                let BuildRecord { outcome, held, note, .. } = &record;
+                match (outcome, held) {
+                    (Outcome::Succeeded, _) => tracing::info!("{key} succeeded: {}", folder.display()),
+                    (Outcome::Failed { kind, reason, .. }, None) => {
+                        tracing::warn!("{key} failed ({kind}): {reason}; logs in {}", folder.display());
+                    }
+                    (Outcome::Failed { kind, reason, .. }, Some(why)) => tracing::warn!(
+                        "{key} is held: {why}. The last one failed ({kind}): {reason}; logs in {}; move it \
+                         back into SOURCE to try again",
+                        folder.display()
+                    ),
+                }
+                if let Some(note) = note {
+                    tracing::warn!("{key}: {note}");
+                }
+                self.note(Note::Settled { key: &key, record: &record });
+                self.handle(Event::Committed(attempt)).await;
+                self.settled(&key).await;
+            }
+            Err(error) => {
+                tracing::error!("{key} is built but could not be published, trying again soon: {error:#}");
+                self.handle(Event::CommitFailed(attempt)).await;
+            }
+        }
+    }
+}
+
+/// A builder that says "succeeded" and brings no RPM is not believed.
+fn believable(outcome: Outcome, manifest: &[ManifestEntry]) -> Outcome {
+    if outcome.is_success() && !manifest.iter().any(|entry| entry.name.is_rpm()) {
+        let reason = "the builder said that the build succeeded, but delivered no RPM";
+        return Outcome::failed(FailureKind::Infrastructure, reason, Some(0), Vec::new());
+    }
+    outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_success_without_rpms_is_not_believed() {
+        let entry =
+            |name: &str| ManifestEntry { name: name.parse().unwrap(), size: 3, sha256: Sha256::of(b"abc") };
+        let doubted = believable(Outcome::Succeeded, &[entry("build.log")]);
+        assert!(matches!(doubted, Outcome::Failed { kind: FailureKind::Infrastructure, .. }));
+        let both = [entry("build.log"), entry("a-1-1.noarch.rpm")];
+        assert_eq!(believable(Outcome::Succeeded, &both), Outcome::Succeeded);
+    }
+}

@@ -1,0 +1,88 @@
+//! What the farm decides, told to the builder.
+
+use moji_proto::outcome::one_line;
+use moji_proto::{Assignment, ToBuilder};
+
+use super::{FromSession, Held, LeasedSrpm, ResumedAttempt, Session, SessionCommand, TaskEnd, transfer};
+
+impl Session {
+    pub(super) fn on_command(&mut self, command: SessionCommand) -> anyhow::Result<()> {
+        match command {
+            SessionCommand::Assign(leased) => return self.assign(leased),
+            SessionCommand::Resume(resumed) => return self.resume(resumed),
+            SessionCommand::Accept(attempt) => {
+                self.forget(attempt);
+                self.out.send(&ToBuilder::Accepted { attempt })?;
+            }
+            SessionCommand::Stale(attempt) => {
+                self.forget(attempt);
+                self.out.send(&ToBuilder::Stale { attempt })?;
+            }
+            SessionCommand::Cancel(attempt, reason) => {
+                self.forget(attempt);
+                self.out.send(&ToBuilder::Cancel { attempt, reason })?;
+            }
+            SessionCommand::Suspend(pause, reason) => {
+                let seconds = pause.as_secs().try_into().unwrap_or(u32::MAX);
+                self.out.send(&ToBuilder::Suspended { seconds, reason: one_line(&reason) })?;
+            }
+            // The session ends before it comes here.
+            SessionCommand::Close(_) => {}
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, attempt: moji_proto::AttemptId) {
+        self.held.remove(&attempt);
+        self.claimed.remove(&attempt);
+    }
+
+    fn assign(&mut self, leased: LeasedSrpm) -> anyhow::Result<()> {
+        let LeasedSrpm { attempt, slot, target, srpm, path, size } = leased;
+        let stream = self.sending.open(&self.out);
+        self.asked.remove(&slot);
+        self.held.insert(attempt, Held::new(Some(slot), self.config.folders.attempt(attempt)));
+        self.out.send(&ToBuilder::Assign(Assignment {
+            attempt,
+            slot,
+            target,
+            srpm,
+            size,
+            stream: stream.id,
+        }))?;
+        self.sends
+            .spawn(async move { TaskEnd::SrpmSent(attempt, transfer::send_file(stream, path, size).await) });
+        Ok(())
+    }
+
+    fn resume(&mut self, ResumedAttempt { attempt, slot, logs }: ResumedAttempt) -> anyhow::Result<()> {
+        self.claimed.remove(&attempt);
+        self.held.insert(attempt, Held::new(slot, self.config.folders.attempt(attempt)));
+        Ok(self.out.send(&ToBuilder::Resume { attempt, logs })?)
+    }
+
+    pub(super) async fn on_task_end(&mut self, end: TaskEnd) -> anyhow::Result<()> {
+        match end {
+            TaskEnd::LogReceived(_, _, Ok(())) => Ok(()),
+            TaskEnd::LogReceived(attempt, file, Err(error)) => {
+                // The log comes once more with the results; a live view is not worth an attempt.
+                tracing::warn!("{}: {} of {attempt}: {error:#}", self.name, file.file_name());
+                Ok(())
+            }
+            TaskEnd::SrpmSent(attempt, Ok(digest)) => {
+                self.tell(FromSession::SrpmSent(self.id, attempt, digest)).await
+            }
+            TaskEnd::SrpmSent(attempt, Err(error)) => {
+                if self.held.remove(&attempt).is_none() {
+                    return Ok(());
+                }
+                self.out.send(&ToBuilder::Cancel { attempt, reason: "the SRPM could not be sent".into() })?;
+                self.release(attempt, format!("the SRPM could not be sent: {error:#}"), false).await
+            }
+            TaskEnd::ResultsPrepared(attempt, Ok((files, have))) => self.prepared(attempt, files, have),
+            TaskEnd::ResultsPrepared(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
+            TaskEnd::ResultsReceived(attempt, Ok(())) => self.delivered(attempt).await,
+            TaskEnd::ResultsReceived(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The results of attempts: announced, listed, compared with what is here, received, handed on.
+
+use anyhow::bail;
+use moji_proto::outcome::one_line;
+use moji_proto::{AttemptId, ManifestEntry, Outcome, StreamId, ToBuilder, limits};
+
+use super::results::{self, DeliveryError, Files, Have};
+use super::{FromSession, Session, TaskEnd};
+use crate::commit::RESULTS;
+
+/// How often a delivery may come with wrong bytes.
+const DELIVERIES: u32 = 3;
+
+/// How far the delivery of an attempt is.
+#[derive(Debug, Default)]
+pub(super) enum DeliveryState {
+    /// There is none.
+    #[default]
+    None,
+    /// The manifest is coming.
+    Listing { announced: Announced, manifest: Vec<ManifestEntry> },
+    /// It is compared with what an earlier upload has brought.
+    Preparing { outcome: Outcome, manifest: Vec<ManifestEntry> },
+    /// The builder knows what is wanted.
+    Wanted { outcome: Outcome, manifest: Vec<ManifestEntry>, files: Box<Files>, have: Have },
+    /// The files are coming.
+    Receiving { outcome: Outcome, manifest: Vec<ManifestEntry> },
+    /// All is here; the farm decides.
+    Received,
+}
+
+/// What a delivery says of itself.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) outcome: Outcome,
+    pub(super) files: u32,
+    pub(super) bytes: u64,
+}
+
+impl Session {
+    pub(super) fn on_deliver(&mut self, attempt: AttemptId, announced: Announced) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else {
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        if announced.files as usize > limits::FILES {
+            bail!("the results of {attempt} have more than {} files", limits::FILES);
+        }
+        if !matches!(held.delivery, DeliveryState::None) {
+            bail!("it delivers {attempt} twice at a time");
+        }
+        held.has_ended = true;
+        held.delivery = DeliveryState::Listing { announced, manifest: Vec::new() };
+        self.prepare_when_listed(attempt)
+    }
+
+    pub(super) fn on_manifest(
+        &mut self,
+        attempt: AttemptId,
+        entries: Vec<ManifestEntry>,
+    ) -> anyhow::Result<()> {
+        // Late parts for an attempt that is over concern nobody.
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let DeliveryState::Listing { announced, manifest, .. } = &mut held.delivery else {
+            bail!("it lists files of {attempt} that it does not deliver");
+        };
+        if manifest.len() + entries.len() > announced.files as usize {
+            bail!("it lists more files of {attempt} than it announced");
+        }
+        manifest.extend(entries);
+        self.prepare_when_listed(attempt)
+    }
+
+    /// Looks for what is there of a delivery when its manifest is complete.
+    fn prepare_when_listed(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let is_complete = matches!(
+            &held.delivery,
+            DeliveryState::Listing { announced, manifest, .. } if manifest.len() == announced.files as usize
+        );
+        if !is_complete {
+            return Ok(());
+        }
+        let DeliveryState::Listing { announced, manifest } = std::mem::take(&mut held.delivery) else {
+            return Ok(());
+        };
+        results::check_manifest(&manifest, announced.bytes)?;
+        let (folder, listed) = (held.staging.join(RESULTS), manifest.clone());
+        held.delivery = DeliveryState::Preparing { outcome: announced.outcome, manifest };
+        let free_space = self.config.free_space.clone();
+        self.writes.spawn(async move {
+            TaskEnd::ResultsPrepared(attempt, results::prepare(listed, folder, free_space).await)
+        });
+        Ok(())
+    }
+
+    /// Tells the builder from where on its results are wanted.
+    pub(super) fn prepared(
+        &mut self,
+        attempt: AttemptId,
+        files: Box<Files>,
+        have: Have,
+    ) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let DeliveryState::Preparing { outcome, manifest } = std::mem::take(&mut held.delivery) else {
+            return Ok(());
+        };
+        if have.offset > 0 {
+            tracing::info!("{}: the upload of {attempt} goes on at byte {}", self.name, have.offset);
+        }
+        held.delivery = DeliveryState::Wanted { outcome, manifest, files, have };
+        let Have { offset, part, .. } = have;
+        Ok(self.out.send(&ToBuilder::Wanted { attempt, offset, part })?)
+    }
+
+    pub(super) fn on_upload(
+        &mut self,
+        attempt: AttemptId,
+        offset: u64,
+        stream: StreamId,
+    ) -> anyhow::Result<()> {
+        let stream = self.receiving.open(stream, &self.out)?;
+        let Some(held) = self.held.get_mut(&attempt) else {
+            stream.unwanted()?;
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        let DeliveryState::Wanted { outcome, manifest, files, have } = std::mem::take(&mut held.delivery)
+        else {
+            bail!("it uploads results of {attempt} that were not asked for");
+        };
+        if offset != have.offset && offset != have.whole {
+            bail!("it uploads results of {attempt} from byte {offset} on, not from {}", have.offset);
+        }
+        held.delivery = DeliveryState::Receiving { outcome, manifest };
+        let restart = offset != have.offset;
+        self.writes.spawn(async move {
+            TaskEnd::ResultsReceived(attempt, results::receive(stream, files, restart).await)
+        });
+        Ok(())
+    }
+
+    pub(super) async fn delivered(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        let state = std::mem::replace(&mut held.delivery, DeliveryState::Received);
+        let DeliveryState::Receiving { outcome, manifest } = state else { return Ok(()) };
+        self.tell(FromSession::Delivered { session: self.id, attempt, outcome, manifest }).await
+    }
+
+    pub(super) async fn delivery_failed(
+        &mut self,
+        attempt: AttemptId,
+        error: DeliveryError,
+    ) -> anyhow::Result<()> {
+        let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        held.delivery = DeliveryState::None;
+        // A cut, or a full disk here, says nothing against the builder.
+        held.wrong += u32::from(matches!(error, DeliveryError::WrongBytes(_)));
+        let again = held.wrong < DELIVERIES;
+        tracing::warn!("{}: delivery of {attempt} failed: {error}", self.name);
+        self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(&error.to_string()), again })?;
+        if again {
+            return Ok(());
+        }
+        self.held.remove(&attempt);
+        self.release(attempt, format!("its delivery failed: {error}"), true).await
+    }
+}

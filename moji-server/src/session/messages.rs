@@ -1,0 +1,149 @@
+//! What a builder says. Whatever settles, extends or feeds an attempt must come from the session that
+//! holds it; anything else is answered with `Stale`.
+
+use anyhow::bail;
+use moji_proto::io::on_stream_message;
+use moji_proto::outcome::one_line;
+use moji_proto::{AttemptId, HeldAttempt, LogFile, Phase, StreamId, ToBuilder, ToServer, limits};
+
+use super::deliveries::Announced;
+use super::{FromSession, Session, TaskEnd, transfer};
+
+/// An attempt that so many heartbeats in a row do not name is forgotten by its builder. More than
+/// one: a heartbeat and an assignment can cross on their way.
+const FORGOTTEN: u32 = 3;
+
+impl Session {
+    pub(super) async fn on_message(&mut self, message: ToServer) -> anyhow::Result<()> {
+        match message {
+            ToServer::Ask { slot } => {
+                self.check_slot(slot)?;
+                if self.is_busy(slot) || !self.asked.insert(slot) {
+                    bail!("it asks for work for slot {slot}, which has some or has asked already");
+                }
+                self.tell(FromSession::Asked(self.id, slot)).await
+            }
+            ToServer::Drain => {
+                self.asked.clear();
+                self.tell(FromSession::Draining(self.id)).await
+            }
+            ToServer::Heartbeat { attempts } => {
+                self.out.send(&ToBuilder::HeartbeatSeen)?;
+                self.on_heartbeat(&attempts).await
+            }
+            ToServer::Log { attempt, file, offset, stream } => self.on_log(attempt, file, offset, stream),
+            ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries),
+            ToServer::Deliver { attempt, outcome, files, bytes } => {
+                self.on_deliver(attempt, Announced { outcome: outcome.bounded(), files, bytes })
+            }
+            ToServer::Upload { attempt, offset, stream } => self.on_upload(attempt, offset, stream),
+            ToServer::Hold(held) => self.on_hold(held).await,
+            ToServer::Release { attempt, reason, trouble } => {
+                if self.held.remove(&attempt).is_none() {
+                    return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+                }
+                self.release(attempt, one_line(&reason), trouble).await
+            }
+            ToServer::Stream(message) => {
+                on_stream_message(&self.sending, &mut self.receiving, message);
+                Ok(())
+            }
+            ToServer::Register(_) => bail!("it registered twice"),
+            ToServer::Goodbye { .. } => Ok(()),
+        }
+    }
+
+    fn check_slot(&self, slot: u16) -> anyhow::Result<()> {
+        if slot >= self.slots {
+            bail!("it has slots 0 to {}, and speaks of slot {slot}", self.slots - 1);
+        }
+        Ok(())
+    }
+
+    /// Whether an attempt is in a slot, or said to be.
+    fn is_busy(&self, slot: u16) -> bool {
+        self.held.values().any(|held| held.is_in(slot))
+            || self.claimed.values().any(|claimed| *claimed == Some(slot))
+    }
+
+    /// It was given an attempt on an earlier connection. The farm knows whether it may keep it.
+    async fn on_hold(&mut self, held: HeldAttempt) -> anyhow::Result<()> {
+        let attempt = held.attempt;
+        if self.held.contains_key(&attempt) || self.claimed.contains_key(&attempt) {
+            bail!("it says twice that it holds {attempt}");
+        }
+        if let Some(slot) = held.slot {
+            self.check_slot(slot)?;
+            if self.is_busy(slot) || self.asked.contains(&slot) {
+                bail!("it holds {attempt} in slot {slot}, which has other work or has asked for some");
+            }
+        }
+        self.claims += 1;
+        if self.claims > limits::HOLDS {
+            tracing::warn!("{}: it says that it holds more than {} attempts", self.name, limits::HOLDS);
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        }
+        self.claimed.insert(attempt, held.slot);
+        self.tell(FromSession::Held(self.id, held)).await
+    }
+
+    /// A builder that has forgotten an attempt would otherwise keep it as long as it is connected.
+    async fn on_heartbeat(&mut self, attempts: &[(AttemptId, Phase)]) -> anyhow::Result<()> {
+        for (attempt, phase) in attempts {
+            tracing::debug!("{}: {attempt}: {phase}", self.name);
+        }
+        let mut forgotten = Vec::new();
+        for (attempt, held) in &mut self.held {
+            let is_known = attempts.iter().any(|(named, _)| named == attempt);
+            held.unnamed = if is_known || held.is_delivered() { 0 } else { held.unnamed + 1 };
+            if held.unnamed == FORGOTTEN {
+                forgotten.push(*attempt);
+            }
+        }
+        for attempt in forgotten {
+            self.held.remove(&attempt);
+            let reason = "the builder does not name it in its heartbeats any more";
+            self.out.send(&ToBuilder::Cancel { attempt, reason: reason.into() })?;
+            self.release(attempt, reason.into(), false).await?;
+        }
+        Ok(())
+    }
+
+    fn on_log(
+        &mut self,
+        attempt: AttemptId,
+        file: LogFile,
+        offset: u64,
+        stream: StreamId,
+    ) -> anyhow::Result<()> {
+        let stream = self.receiving.open(stream, &self.out)?;
+        let Some(held) = self.held.get_mut(&attempt) else {
+            stream.unwanted()?;
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        };
+        if !held.logs.insert(file) {
+            bail!("it sends {} of {attempt} a second time", file.file_name());
+        }
+        let log = transfer::Log {
+            path: held.staging.join(file.file_name()),
+            offset,
+            limit: self.config.log_limit,
+            about: format!("{}: {} of {attempt}", self.name, file.file_name()),
+        };
+        let ended = self.ended.clone();
+        self.writes.spawn(async move {
+            TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, log, ended).await)
+        });
+        Ok(())
+    }
+
+    /// The attempt is not this session's any more; the farm decides what becomes of it.
+    pub(super) async fn release(
+        &self,
+        attempt: AttemptId,
+        reason: String,
+        trouble: bool,
+    ) -> anyhow::Result<()> {
+        self.tell(FromSession::Released { session: self.id, attempt, reason, trouble }).await
+    }
+}
