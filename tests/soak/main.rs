@@ -2,9 +2,9 @@
 //! for as long as one likes. `scripts/soak` runs it; a short run is part of `scripts/test`.
 //!
 //! `MOJI_SOAK_SECONDS` is how long faults last, `MOJI_SEED` which ones come in which order (not exactly
-//! when: processes are real), `MOJI_SLOTS` how many slots each client has. Disk: `MOJI_SOAK_SECONDS=1200`
-//! needs up to 3 GB of memory, because everything lies on a tmpfs where one can be had; big results end
-//! when their share of that is used.
+//! when: processes are real), `MOJI_SLOTS` how many slots each client has. Everything lies on a tmpfs where
+//! one can be had, up to 2 GB and 100 MB for each minute; big results end when their share of that is
+//! used.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,

@@ -109,7 +109,7 @@ impl Soak {
     pub(crate) fn new(settings: Settings) -> Self {
         let minutes = settings.faults_for.as_secs() / 60;
         // Builders with less than 128 MiB blame themselves for what fails.
-        let servers_disk = Disk::mount((600 + minutes * 100) << 20);
+        let servers_disk = Disk::mount((1000 + minutes * 100) << 20);
         let builders_disk = Disk::mount(1 << 30);
         let path = |disk: &Option<Disk>| disk.as_ref().map(|disk| disk.path().to_owned());
         let farm = Farm::apart(path(&servers_disk).as_deref(), path(&builders_disk).as_deref());
@@ -292,7 +292,8 @@ impl Soak {
 
     /// Soaks, and lets everything settle.
     pub(crate) fn run(&mut self) {
-        let big = 200 + self.settings.faults_for.as_secs() * 100 / 60;
+        // Logs, metadata and staging want their share of the disk too.
+        let big = 200 + self.settings.faults_for.as_secs() * 40 / 60;
         let srpms = supply(&self.farm.path("specs"), self.settings.seed, big << 20);
         // Often enough that each kind comes in a short run, and seldom enough that builds get through.
         let between = if self.settings.faults_for < Duration::from_secs(60) { 900 } else { 3000 };

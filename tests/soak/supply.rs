@@ -77,7 +77,7 @@ impl Kind {
             Self::Big => format!("head -c {}M /dev/urandom >big", 10 + random.below(15)),
             Self::Fails => format!("sleep 0.{tenths}; echo 'error: no'; exit 1"),
             Self::FailsLoudly => {
-                "yes 'a line of a log that is far too long' | head -c 3000000; exit 1".into()
+                "yes 'a line of a log that is far too long' | head -c 1000000; exit 1".into()
             }
         };
         let spec = tiny_spec(name, &script);

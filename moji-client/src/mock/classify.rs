@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | state.log ends with `Finish: run`, results are there | succeeded |
 //! | 0 | otherwise | builder |
-//! | 1, 10, 11 | the disk is full, `Can not copy` in mock.log | builder |
+//! | 1, 10, 11, 40 | the disk is full, `Can not copy` in mock.log | builder |
 //! | 1, 10, 11 | `Start: rpmbuild` in state.log | package |
 //! | 1 | Mock had said `Done`: a step after the build failed | builder |
 //! | 1 | state.log stops between `build setup` and rpmbuild | package: its spec does not parse |
@@ -110,7 +110,8 @@ fn exited(evidence: &Evidence, state: &State, code: i32) -> Verdict {
         7 => stopped(evidence, state, 2, "an interrupt (exit code 7)"),
         129 | 141 | 143 => stopped(evidence, state, code - 128, &format!("a signal (exit code {code})")),
         30 | 31 => packages_failed(evidence, state, code),
-        40 => package(mock_says(evidence, code)),
+        // rpm that has no room to unpack the SRPM says only that it is not installable.
+        40 => disk_full(evidence).map_or_else(|| package(mock_says(evidence, code)), builder),
         60 => builder(format!("the chroot is in use: {}", mock_says(evidence, code))),
         // Mock hands on what Python says of a killed child: minus the signal's number, as a byte.
         241 | 247 => killed_child(evidence, 256 - code),

@@ -148,6 +148,16 @@ fn a_failure_with_a_full_disk_is_the_builders() {
     let mut copy = case("failed-build");
     copy.mock_log.push_str("ERROR: Can not copy /builddir/x.rpm to /srv/farm/results\n");
     check("copy", &copy, Some(Infrastructure), &["Can not copy"], &[]);
+    let mut unpacked = case("failed-build");
+    unpacked.ended = Ended::Exit(40);
+    check(
+        "no room",
+        &Evidence { lowest_free: Some(0), ..unpacked.clone() },
+        Some(Infrastructure),
+        &["disk full"],
+        &[],
+    );
+    check("room", &unpacked, Some(Package), &[], &[]);
     // Succeeded all the same, with little left.
     check("ok", &Evidence { lowest_free: Some(0), ..case("succeeded") }, None, &[], &[]);
 }
