@@ -34,7 +34,7 @@ pub struct LeftBehind {
     pub staged: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
     /// SRPMs that went back to SOURCE.
     pub put_back: Vec<BuildKey>,
-    /// What went wrong with SRPMs that are not settled. The folders do not tell.
+    /// What went wrong with SRPMs that are not settled. The folders do not tell, the history does.
     pub tries: BTreeMap<BuildKey, Vec<Try>>,
 }
 

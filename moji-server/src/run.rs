@@ -63,9 +63,10 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let mut folders = config.folders.clone();
     let prepared = spawn_blocking(move || {
         let lock = folders.prepare()?;
-        let left = take_over(&folders)?;
-        let (history, _tries) =
+        let mut left = take_over(&folders)?;
+        let (history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
+        left.tries = tries;
         anyhow::Ok((lock, folders, left, history))
     });
     let (lock, folders, left, history) = prepared.await??;
@@ -88,6 +89,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         patience: config.patience,
         min_free: config.min_free,
         free_space: config.free_space.clone(),
+        history: history.recorder(),
     };
     let farm = Farm::new(farm_config, watch);
     let sessions_config = session_config(&config, &folders).await?;

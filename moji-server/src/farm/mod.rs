@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::BuildKey;
 use crate::commit::{Delivery, Published};
 use crate::folders::Folders;
+use crate::history::Recorder;
 use crate::lease_record::LeaseRecord;
 use crate::left_behind::LeftBehind;
 use crate::room::FreeSpace;
@@ -63,6 +64,8 @@ pub struct FarmConfig {
     pub min_free: u64,
     /// How much room there is.
     pub free_space: FreeSpace,
+    /// Who is told what happens.
+    pub history: Recorder,
 }
 
 /// The owner of the queue.
@@ -86,6 +89,7 @@ pub struct Farm {
     claims: Claims,
     space: Space,
     working: WorkingWatch,
+    history: Recorder,
     troubles: Vec<Trouble>,
 }
 
@@ -137,6 +141,7 @@ impl Farm {
             claims: Claims::default(),
             space: Space::new(config.min_free, config.free_space),
             working,
+            history: config.history,
             troubles: Vec::new(),
         }
     }

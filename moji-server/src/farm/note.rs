@@ -1,9 +1,11 @@
-//! What happened, for the history: the one place that hears of all of it.
+//! What happened, in the words of the history: the one place that hears of all of it.
 
-use moji_proto::LogFile;
+use jiff::Timestamp;
+use moji_proto::{LogFile, Outcome};
 
 use super::Farm;
 use crate::BuildKey;
+use crate::history::{self, AttemptEnd, Entry, Leased, Settled, Verdict};
 use crate::lease_record::LeaseRecord;
 use crate::record::BuildRecord;
 use crate::scheduler::{Ending, Lease};
@@ -11,7 +13,6 @@ use crate::source::QueuedSrpm;
 
 /// One thing that happened, with all that is known of it.
 #[derive(Debug)]
-#[expect(dead_code, reason = "for the log, as a whole; the history will read the fields")]
 pub(super) enum Note<'a> {
     /// An SRPM waits, for the first time or again.
     Queued(&'a QueuedSrpm),
@@ -52,5 +53,62 @@ impl Farm {
     /// Takes note of what happened.
     pub(super) fn note(&mut self, what: Note<'_>) {
         tracing::debug!("{what:?}");
+        if let Some(entry) = what.entry(Timestamp::now()) {
+            self.history.record(entry);
+        }
     }
+}
+
+impl Note<'_> {
+    /// What the history is told.
+    fn entry(self, now: Timestamp) -> Option<Entry> {
+        Some(match self {
+            Self::Queued(srpm) => Entry::Queued(srpm.into()),
+            Self::Leased(lease, record) => Entry::Leased(leased(lease, record.leased_at)),
+            Self::Readopted(lease, record) => {
+                Entry::Readopted(leased(lease, record.map_or(now, |record| record.leased_at)))
+            }
+            Self::Ended { lease, ending, record, logs, bytes } => {
+                let (ending, outcome) = ended(ending)?;
+                let logs = logs.iter().map(|(log, bytes)| (log.file_name().to_owned(), *bytes)).collect();
+                let srpm_sha256 = record.and_then(|record| record.srpm_sha256);
+                let end = AttemptEnd::new(lease.attempt, now, ending);
+                Entry::AttemptEnded(AttemptEnd { outcome, srpm_sha256, logs, bytes, ..end })
+            }
+            Self::Settled { key, record } => Entry::Settled(Settled {
+                key: key.clone(),
+                at: now,
+                verdict: if record.held.is_some() { Verdict::Held } else { Verdict::of(record) },
+                record: Box::new(record.clone()),
+                size: None,
+            }),
+            Self::Withdrawn { key, from } => {
+                Entry::Withdrawn { key: key.clone(), at: now, reason: format!("taken out of {from}") }
+            }
+        })
+    }
+}
+
+fn leased(lease: &Lease, at: Timestamp) -> Leased {
+    Leased {
+        srpm: (&lease.srpm).into(),
+        attempt: lease.attempt,
+        builder: lease.builder.clone(),
+        target: lease.target.clone(),
+        at,
+    }
+}
+
+/// How an attempt ended, and what its builder said of it; nothing for one that settled its build,
+/// because that says all.
+fn ended(ending: &Ending) -> Option<(history::Ending, Option<Outcome>)> {
+    Some(match ending {
+        Ending::Published => return None,
+        Ending::Superseded => (history::Ending::Stale, None),
+        Ending::Lost => (history::Ending::Lost, None),
+        Ending::Unclaimed => (history::Ending::Interrupted, None),
+        Ending::Failed(outcome) => (history::Ending::Delivered, Some(outcome.clone())),
+        Ending::Released { .. } => (history::Ending::Released, None),
+        Ending::Cancelled => (history::Ending::Cancelled, None),
+    })
 }

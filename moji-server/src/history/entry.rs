@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use moji_proto::{AttemptId, BuilderName, FailureKind, Nvr, Outcome, Sha256, TargetName};
+use moji_proto::{AttemptId, BuilderName, Nvr, Outcome, Sha256, TargetName};
 
 use crate::BuildKey;
 use crate::record::BuildRecord;
@@ -167,29 +167,4 @@ pub enum BuildState {
     Settled(Verdict),
     /// Taken out before it was settled.
     Withdrawn,
-}
-
-/// Why an attempt counts against its build or its builder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    /// The builder was lost.
-    Lost,
-    /// It failed so.
-    Failed(FailureKind),
-}
-
-/// An attempt at a build that is still open: the scheduler must not forget it when the server is
-/// started again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Try {
-    /// Its id.
-    pub attempt: AttemptId,
-    /// Who tried.
-    pub builder: BuilderName,
-    /// For what.
-    pub target: TargetName,
-    /// How it ended.
-    pub fault: Fault,
-    /// When.
-    pub at: Timestamp,
 }

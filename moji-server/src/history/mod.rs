@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
 
-pub use entry::{AttemptEnd, BuildState, Ending, Entry, Fault, Leased, Settled, Srpm, Try, Verdict};
+pub use entry::{AttemptEnd, BuildState, Ending, Entry, Leased, Settled, Srpm, Verdict};
 pub(crate) use inspect::{FileState, Inspected, inspect, rebuild};
 pub(crate) use reconcile::When;
 pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, Stamp, Stamps, Store, StoreError};
@@ -43,6 +43,7 @@ pub(crate) use survey::{entries, further_attempt, is_repository, recorded, resul
 
 use crate::BuildKey;
 use crate::folders::Folders;
+use crate::scheduler::Try;
 use reconcile::{Reconciled, reconcile};
 use sqlite::Sqlite;
 use writer::{Message, Writer};

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use moji_proto::{AttemptId, FailureKind, Nvr, Outcome};
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-use super::entry::{AttemptEnd, BuildState, Ending, Entry, Fault, Leased, Settled, Srpm, Try, Verdict};
+use super::entry::{AttemptEnd, BuildState, Ending, Entry, Leased, Settled, Srpm, Verdict};
 use super::schema;
 use super::store::{Backend, Known, KnownAttempt, OpenBuild, Opened, Stamp, Stamps, Store, StoreError};
 use super::words::{Columns, Word as _, bytes, micros};
 use crate::BuildKey;
 use crate::record::BuildRecord;
+use crate::scheduler::{Try, TryKind};
 
 type Done<T = ()> = Result<T, StoreError>;
 
@@ -114,15 +115,15 @@ impl Store for SqliteStore {
     fn open_tries(&self) -> Done<BTreeMap<BuildKey, Vec<Try>>> {
         let mut tries: BTreeMap<BuildKey, Vec<Try>> = BTreeMap::new();
         let mut statement = self.0.prepare(
-            "SELECT b.target, b.srpm, a.id, a.builder, a.target, a.ending, a.failure, a.ended_at \
+            "SELECT b.target, b.srpm, a.id, a.builder, a.ending, a.failure \
              FROM attempts a JOIN builds b ON b.id = a.build \
              WHERE b.settled_at IS NULL AND a.ended_at IS NOT NULL ORDER BY a.ended_at, a.id",
         )?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let row = Columns(row);
-            let fault = match (row.word(5)?, row.maybe_word(6)?) {
-                (Ending::Lost, _) => Fault::Lost,
+            let kind = match (row.word(4)?, row.maybe_word(5)?) {
+                (Ending::Lost, _) => TryKind::Lost,
                 (
                     _,
                     Some(
@@ -130,12 +131,11 @@ impl Store for SqliteStore {
                         | FailureKind::Configuration
                         | FailureKind::Interrupted),
                     ),
-                ) => Fault::Failed(kind),
+                ) => TryKind::Failed(kind),
                 _ => continue,
             };
-            let (attempt, builder, target, at) =
-                (row.parsed(2)?, row.parsed(3)?, row.parsed(4)?, row.time(7)?);
-            tries.entry(key(&row)?).or_default().push(Try { attempt, builder, target, fault, at });
+            let tried = Try { attempt: row.parsed(2)?, builder: row.parsed(3)?, kind };
+            tries.entry(key(&row)?).or_default().push(tried);
         }
         Ok(tries)
     }

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use moji_proto::{AttemptId, Nvr};
 
-use super::entry::{BuildState, Entry, Try};
+use super::entry::{BuildState, Entry};
 use crate::BuildKey;
+use crate::scheduler::Try;
 
 /// A database that is open. All of it blocks.
 pub trait Store: Send {

@@ -139,12 +139,6 @@ impl Columns<'_> {
             _ => self.word(at).map(Some),
         }
     }
-
-    /// A time.
-    pub(super) fn time(&self, at: usize) -> Result<Timestamp, StoreError> {
-        let micros = self.0.get(at)?;
-        Timestamp::from_microsecond(micros).map_err(|error| self.wrong(at, &error.to_string()))
-    }
 }
 
 /// The words of a type, for a test that compares them with the schema.

@@ -11,6 +11,7 @@ use crate::history::reconcile::{Reconciled, When, reconcile};
 use crate::history::sqlite::Sqlite;
 use crate::history::store::{Backend as _, Stamps};
 use crate::history::survey::survey;
+use crate::scheduler::TryKind;
 
 fn reconciled(farm: &Farm) -> Reconciled {
     let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
@@ -140,8 +141,8 @@ fn tries_survive_a_restart() {
     history.close();
     let (history, tries) = History::open(&farm.folders).unwrap();
     history.close();
-    let faults: Vec<_> = tries[&key("a")].iter().map(|one| (one.attempt, one.fault)).collect();
-    assert_eq!(faults, [(id(1), Fault::Lost)], "the server's own stop counts against nobody");
+    let faults: Vec<_> = tries[&key("a")].iter().map(|one| (one.attempt, one.kind)).collect();
+    assert_eq!(faults, [(id(1), TryKind::Lost)], "the server's own stop counts against nobody");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::history::words::{Word, words};
+use crate::scheduler::{Try, TryKind};
 
 fn told(entries: &[Entry]) -> SqliteStore {
     let mut store = memory();
@@ -30,13 +31,7 @@ fn a_build_from_queued_to_settled() {
         "SELECT nvr, name, size, queued_at, state, settled_at, reason, failure, settled_by FROM builds";
     assert_eq!(all(&store, builds), ["gcc-1-1 gcc 4321 90000000 queued - - - -"]);
     let tries = store.open_tries().unwrap();
-    let expected = Try {
-        attempt: id(1),
-        builder: "board-1".parse().unwrap(),
-        target: "f43-arm".parse().unwrap(),
-        fault: Fault::Lost,
-        at: at(110),
-    };
+    let expected = Try { attempt: id(1), builder: "board-1".parse().unwrap(), kind: TryKind::Lost };
     assert_eq!(tries, BTreeMap::from([(key("gcc"), vec![expected])]));
 
     store.apply(&[Entry::Leased(leased("gcc", 2, 120))]).unwrap();
@@ -69,16 +64,16 @@ fn only_what_counts_against_somebody_is_a_try() {
         (
             Ending::Delivered,
             Some(FailureKind::Infrastructure),
-            Some(Fault::Failed(FailureKind::Infrastructure)),
+            Some(TryKind::Failed(FailureKind::Infrastructure)),
         ),
         (
             Ending::Delivered,
             Some(FailureKind::Configuration),
-            Some(Fault::Failed(FailureKind::Configuration)),
+            Some(TryKind::Failed(FailureKind::Configuration)),
         ),
-        (Ending::Delivered, Some(FailureKind::Interrupted), Some(Fault::Failed(FailureKind::Interrupted))),
+        (Ending::Delivered, Some(FailureKind::Interrupted), Some(TryKind::Failed(FailureKind::Interrupted))),
         (Ending::Delivered, Some(FailureKind::MissingDependency), None),
-        (Ending::Lost, None, Some(Fault::Lost)),
+        (Ending::Lost, None, Some(TryKind::Lost)),
         (Ending::Released, None, None),
         (Ending::Cancelled, None, None),
         (Ending::Interrupted, None, None),
@@ -90,7 +85,7 @@ fn only_what_counts_against_somebody_is_a_try() {
     }
     let faults: Vec<_> = store.open_tries().unwrap().remove(&key("f43/a")).unwrap();
     let expected: Vec<_> = kinds.iter().filter_map(|(.., fault)| *fault).collect();
-    assert_eq!(faults.iter().map(|one| one.fault).collect::<Vec<_>>(), expected);
+    assert_eq!(faults.iter().map(|one| one.kind).collect::<Vec<_>>(), expected);
 }
 
 #[test]
