@@ -11,6 +11,7 @@ use super::Server;
 use super::difference::{Difference, Discardable};
 use crate::folders::Folders;
 use crate::history::{FAILED, HELD, Inspected, entries, is_repository, result_folders};
+use crate::lease_record::{FileIdentity, LeaseRecord};
 use crate::metadata::UNFINISHED;
 
 /// How the files begin with which a starting server tries whether it may rename.
@@ -35,7 +36,9 @@ fn attempts(folders: &Folders, inspected: &Inspected, found: &mut Vec<Difference
         let path = folders.attempts().join(&name);
         match name.parse() {
             Ok(attempt) if metadata.is_dir() => {
-                if let Some(content) = orphaned(&path, attempt, inspected)? {
+                if !may_come_back(folders, attempt)
+                    && let Some(content) = orphaned(&path, attempt, inspected)?
+                {
                     found.push(Difference::OrphanedStaging { path, content });
                 }
             }
@@ -43,6 +46,15 @@ fn attempts(folders: &Folders, inspected: &Inspected, found: &mut Vec<Difference
         }
     }
     Ok(())
+}
+
+/// Whether the SRPM that an attempt was given still waits or is built: its builder may have it, and an
+/// upload that was cut goes on from what is here.
+fn may_come_back(folders: &Folders, attempt: AttemptId) -> bool {
+    let Some(record) = LeaseRecord::read(folders, attempt) else { return false };
+    [&folders.working, &folders.source].into_iter().any(|folder| {
+        FileIdentity::of(&folder.join(record.key().path())).is_ok_and(|file| record.file.is_like(&file))
+    })
 }
 
 /// Whether an attempt is over, as far as anything tells; and then, whether its staging may go.

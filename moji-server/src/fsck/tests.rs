@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
+use moji_proto::{AttemptId, FailureKind, HeldAttempt, ManifestEntry, Outcome, Phase, Sha256};
 use rpm::{BuildConfig, CompressionType, PackageBuilder};
 use rusqlite::Connection;
 
@@ -16,6 +16,7 @@ use crate::commit::RESULTS;
 use crate::folders::{Claim, FoldersLock};
 use crate::history;
 use crate::history::{AttemptEnd, Ending, Entry, Leased, Srpm};
+use crate::lease_record::{FileIdentity, LeaseRecord};
 use crate::metadata::{Repository, make_anew};
 use crate::record::{AttemptRecord, BuildRecord, FORMAT};
 
@@ -303,6 +304,28 @@ fn staging_of_what_is_over() {
     assert_eq!(check(&farm.folders, running).unwrap(), []);
     put(&farm.working("d"), b"d");
     assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+}
+
+#[test]
+fn staging_of_an_attempt_that_may_come_back() {
+    let farm = Farm::new();
+    let source = farm.folders.source.join(key("e").path());
+    put(&source, b"e");
+    let held = HeldAttempt {
+        attempt: id(9),
+        target: "f43".parse().unwrap(),
+        srpm: key("e").srpm,
+        sha256: Sha256::of(b"e"),
+        slot: None,
+        phase: Phase::Building,
+    };
+    let (builder, nvr) = ("board".parse().unwrap(), "e-1-1".parse().unwrap());
+    let record = LeaseRecord::of_claim(&held, &key("e"), &builder, nvr, FileIdentity::of(&source).unwrap());
+    record.write(&farm.folders).unwrap();
+    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    put(&source, b"another one");
+    let found = check(&farm.folders, DEEP).unwrap();
+    assert!(matches!(found[..], [Difference::OrphanedStaging { .. }]), "{found:?}");
 }
 
 #[test]
