@@ -2,11 +2,17 @@
 //! client against a scripted server. Connections are in memory and the clock is tokio's, paused:
 //! hours pass in milliseconds. Folders and files are real.
 
+mod blame;
 mod client;
 mod delivering;
 mod greeting;
 mod leases;
 mod publishing;
 mod queue;
+mod readopting;
+mod restarting;
+mod returning;
+mod rivals;
+mod room;
 
 type Result = anyhow::Result<()>;
