@@ -48,8 +48,8 @@ fn a_server_whose_disk_is_full_during_an_upload() {
     farm.wait_at_gate("b1", "big");
     disk.fill(6 * MIB);
     farm.open("big");
-    let line = farm.server().wait_line("cannot write ");
-    assert!(line.contains("delivery of ") && line.contains(FULL), "{line}");
+    let line = farm.server().wait_line("the server's disk is full");
+    assert!(line.contains("delivery of ") && line.contains("are free"), "{line}");
     farm.client("b1").wait_line("are delivered again soon");
     assert_eq!(farm.where_is(&tiny("big")), ["WORKING"]);
     assert_eq!(check_results(&farm.repo("")).unwrap().len(), 0);
@@ -79,8 +79,8 @@ fn deliver(folders: &Folders, serial: u64) -> (Lease, Delivery) {
         target: "here".parse().unwrap(),
         session: Some(SessionId(5)),
         builder: "board".parse().unwrap(),
-        slot: 3,
-        state: LeaseState::Running,
+        slot: Some(3),
+        state: LeaseState::Running { claimed_by: None },
     };
     let staged = folders.attempt(lease.attempt).join(RESULTS);
     fs::create_dir_all(&staged).unwrap();
@@ -91,7 +91,7 @@ fn deliver(folders: &Folders, serial: u64) -> (Lease, Delivery) {
         ManifestEntry { name: name.parse().unwrap(), size, sha256 }
     });
     let [leased_at, delivered_at] = [jiff_epoch(), jiff_epoch()];
-    (lease, Delivery { manifest: manifest.into(), srpm_sha256: None, leased_at, delivered_at })
+    (lease, Delivery { manifest: manifest.into(), srpm_sha256: None, leased_at, delivered_at, held: None })
 }
 
 fn jiff_epoch() -> jiff::Timestamp {
@@ -121,7 +121,7 @@ fn a_server_whose_disk_is_full_while_it_publishes() {
                 refused += 1;
                 assert!(format!("{error:#}").contains(FULL), "{error:#}");
                 let again = commit(&folders, &lease, outcome.clone(), &delivery).unwrap();
-                assert_eq!(again.outcome, outcome);
+                assert_eq!(again.record.outcome, outcome);
             }
         }
         assert_eq!(check_results(&folders.repo).unwrap().len() as u64, serial + 1);

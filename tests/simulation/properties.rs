@@ -40,6 +40,10 @@ impl<'a> Properties<'a> {
                 "at {now:?}: {path} is in SOURCE, WORKING, FINISHED: {places:?}"
             );
             let finished = places.last() == Some(&true);
+            if finished && self.is_tried_again(&path)? {
+                ensure!(!self.settled.contains_key(&path), "at {now:?}: {path} is settled, and then held");
+                continue;
+            }
             if !finished {
                 ensure!(!self.settled.contains_key(&path), "at {now:?}: {path} has left FINISHED");
                 continue;
@@ -54,6 +58,17 @@ impl<'a> Properties<'a> {
             ensure!(settled == attempt, "at {now:?}: {path} was settled by {settled} and then by {attempt}");
         }
         Ok(())
+    }
+
+    /// What too many builders were lost with is held. There is a person who has it tried again.
+    fn is_tried_again(&self, path: &str) -> anyhow::Result<bool> {
+        let folders = &self.site.folders;
+        let record = folders.finished.join(format!("{path}.held.json"));
+        let Ok(json) = fs::read_to_string(&record) else { return Ok(false) };
+        ensure!(json.contains("3 attempts came to nothing"), "{path} is held: {json}");
+        fs::remove_file(record)?;
+        fs::rename(folders.finished.join(path), folders.source.join(path))?;
+        Ok(true)
     }
 
     fn attempt(&self, package: &Package) -> anyhow::Result<AttemptId> {
