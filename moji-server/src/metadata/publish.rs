@@ -28,7 +28,7 @@ const PIECE: usize = 256 * 1024;
 
 steps! {
     /// The steps, in order. The second column is what a crash right after a step leaves; readers have a
-    /// whole generation in every row, and the next start ([`settle`]) tidies up as the third column says.
+    /// whole generation in every row, and the next start (`settle`) tidies up as the third column says.
     ///
     /// | after | served | next start |
     /// |---|---|---|
