@@ -53,17 +53,18 @@ pub(crate) const UNPUBLISHED: &str = "unpublished";
 steps! {
     /// The steps, in order. The second column is what a crash right after a step leaves; whoever reads
     /// REPO finds the earlier result or the new one, whole, in every row. At the next start [`complete`]
-    /// does the third column for what is in REPO already; what is not, [`Folders::recover`] puts back.
+    /// does the third column for what is in REPO already; what is not has its lease still, see
+    /// [`crate::left_behind`].
     ///
     /// | after | found | next start |
     /// |---|---|---|
-    /// | `Staged` | the SRPM in WORKING, its results in staging, not all of them durable | removes staging, SRPM back to SOURCE |
+    /// | `Staged` | the SRPM in WORKING, its results in staging, not all of them durable | waits for the builder, which delivers once more what is not here; when it does not come, the SRPM goes back to SOURCE |
     /// | `SetAside` | the same; what is not to be published lies beside | the same |
     /// | `Durable` | the same, with a `build.json` in staging | the same |
     /// | `RepositoryMade` | the same, and the target has its `repodata`, without RPMs | the same; the metadata of no packages are made |
     /// | `Published` | the result in REPO, not durably; an earlier failure may be in its place in staging; the SRPM in WORKING | sees by the attempt's id that it is published, and goes on from there. (If the power fails too, it may be in staging: then as after `Durable`) |
     /// | `PublishedDurably` | the same, durably | the same |
-    /// | `Recorded` | the same, and its `.failed.json` in FINISHED; of a success: an old one is gone | the same |
+    /// | `Recorded` | the same, and its `.failed.json` or `.held.json` in FINISHED; one of another outcome is gone | the same |
     /// | `Finished` | the SRPM in FINISHED, staging | removes staging. (If the power fails too, the SRPM may be in WORKING: then as after `Recorded`) |
     /// | `FinishedDurably` | the same | removes staging |
     /// | `Cleared` | all as it is to be | nothing to do |

@@ -43,7 +43,7 @@ steps! {
     ///
     /// | after | found | next start |
     /// |---|---|---|
-    /// | `Leased` | the SRPM in WORKING, nothing staged | moves it back to SOURCE |
+    /// | `Leased` | the SRPM in WORKING, its `lease.json` in staging | waits for its builder, then moves it back to SOURCE |
     /// | `Requeued` | the SRPM in SOURCE | nothing to do: it is queued |
     /// | `RefusalRecorded` | a broken SRPM in SOURCE, its `.failed.json` in FINISHED | refuses it again |
     /// | `Refused` | both in FINISHED | nothing to do |

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 /// Tells how many bytes are free for the server's user on the file system of a path. Blocks.
 #[derive(Clone)]
-pub struct FreeSpace(Arc<dyn Fn(&Path) -> io::Result<u64> + Send + Sync>);
+pub struct FreeSpace(Arc<Measure>);
+
+type Measure = dyn Fn(&Path) -> io::Result<u64> + Send + Sync;
 
 impl FreeSpace {
     /// What the file system says.

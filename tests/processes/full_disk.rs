@@ -48,8 +48,8 @@ fn a_server_whose_disk_is_full_during_an_upload() {
     farm.wait_at_gate("b1", "big");
     disk.fill(6 * MIB);
     farm.open("big");
-    let line = farm.server().wait_line("cannot write ");
-    assert!(line.contains("delivery of ") && line.contains(FULL), "{line}");
+    let line = farm.server().wait_line("the server's disk is full");
+    assert!(line.contains("delivery of ") && line.contains("are free"), "{line}");
     farm.client("b1").wait_line("are delivered again soon");
     assert_eq!(farm.where_is(&tiny("big")), ["WORKING"]);
     assert_eq!(check_results(&farm.repo("")).unwrap().len(), 0);

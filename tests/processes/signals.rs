@@ -1,6 +1,8 @@
 //! What SIGTERM and SIGINT do.
 
-use moji_tests::support::processes::{Farm, tiny};
+use std::process::Command;
+
+use moji_tests::support::processes::{Farm, tiny, wait_until};
 use rustix::process::Signal;
 
 /// The first signal: what is being built is finished and delivered, nothing new is begun.
@@ -79,4 +81,27 @@ fn a_server_ends_with_0() {
         assert_eq!(server.wait_code(), 0);
         farm.client("b1").wait_line("the server says goodbye");
     }
+}
+
+/// A pipe that nobody reads, in the place of a file that the commit writes: it hangs.
+#[test]
+fn a_server_ends_at_once_at_the_second_signal_and_the_next_one_goes_on() {
+    let mut farm = Farm::start(&[]);
+    farm.start_client("b1", &[]);
+    let pipe = farm.finished(format!("{}.failed.json.part", tiny("closing")));
+    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    let srpms = farm.tiny_srpms(&[("closing", "exit 1")]);
+    farm.queue(&srpms[0]);
+    wait_until("the commit", || farm.repo("closing-1-1/build.json").exists());
+    let mut server = farm.server.take().unwrap();
+    server.signal(Signal::TERM);
+    server.wait_line("SIGTERM: stopping");
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait_code(), 1);
+    std::fs::remove_file(&pipe).unwrap();
+    farm.start_server(&[]);
+    farm.server().wait_line("had been published when the last server ended");
+    farm.wait_finished(&tiny("closing"));
+    assert_eq!(farm.hand_outs().len(), 0, "it was built again");
 }

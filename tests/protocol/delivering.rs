@@ -17,10 +17,14 @@ async fn leased(name: &str) -> anyhow::Result<(TestServer, ScriptedBuilder, Atte
     Ok((server, builder, attempt))
 }
 
-/// The attempt is over without a result: its SRPM is queued, and nothing is published.
+/// The attempt is over without a result: its SRPM is queued, and nothing is published. What was staged
+/// goes with the SRPM at the latest.
 async fn came_to_nothing(server: &TestServer, name: &str) -> Result {
     let srpm = vec![format!("{name}-1-1.src.rpm")];
     server.until("queued again", |site| site.source() == srpm && site.working().is_empty()).await?;
+    // The next look at SOURCE sees that it is there, the one after that it is gone.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    std::fs::remove_file(server.site.folders.source.join(&srpm[0]))?;
     server.until("staging is empty", |site| site.staged().is_empty()).await?;
     assert_eq!(server.site.published(""), Vec::<String>::new());
     Ok(())
@@ -41,6 +45,10 @@ async fn wrong_digests_are_rejected_three_times_and_then_the_lease_ends() -> Res
     let mut listed = manifest(&[("damaged-1-1.noarch.rpm", b"what was built")])?;
     listed[0].sha256 = Sha256::of(b"something else");
     for again in [true, true, false] {
+        // A cut in between does not count.
+        let stream = builder.deliver_open(attempt, Outcome::Succeeded, &listed, b"what").await?;
+        builder.say(moji_proto::StreamMessage::Abort { stream, reason: "cut".into() }).await?;
+        assert!(rejected(&mut builder, attempt).await?.1);
         let stream = builder.deliver_open(attempt, Outcome::Succeeded, &listed, b"what was built").await?;
         builder.end(stream, None).await?;
         let (reason, is_again) = rejected(&mut builder, attempt).await?;

@@ -24,9 +24,13 @@ async fn back_in_source(server: &TestServer, name: &str) -> anyhow::Result<Durat
     let srpm = vec![format!("{name}-1-1.src.rpm")];
     server.until("back in SOURCE", |site| site.source() == srpm).await?;
     assert!(server.site.working().is_empty());
-    server.until("staging is empty", |site| site.staged().is_empty()).await?;
     assert_eq!(server.site.finished(), Vec::<String>::new());
     Ok(begun.elapsed())
+}
+
+/// Nobody will come back with the attempt: nothing of it is kept.
+async fn nothing_is_staged(server: &TestServer) -> Result {
+    server.until("staging is empty", |site| site.staged().is_empty()).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,6 +157,7 @@ async fn an_interrupted_attempt_is_nobodys_fault_and_built_again() -> Result {
     builder.deliver(attempt, outcome, &[("build.log", b"half")]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     back_in_source(&server, "broken-off").await?;
+    nothing_is_staged(&server).await?;
     assert_eq!(server.site.published(""), Vec::<String>::new());
     assert_eq!(builder.lease(0).await?.srpm.as_str(), "broken-off-1-1.src.rpm");
     Ok(())
@@ -197,19 +202,6 @@ async fn an_srpm_taken_out_of_working_is_cancelled() -> Result {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopping_server_says_goodbye_and_the_next_one_queues_what_was_leased() -> Result {
-    let (server, mut builder, _) = leased("stopped", 10).await?;
-    server.shutdown.cancel();
-    let heard = builder.to_the_end().await;
-    assert!(matches!(&heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
-    let site = server.stop().await?;
-    let server = TestServer::start(site, |_| {});
-    let mut builder = server.builder("again", &["f43"], 1).await?;
-    assert_eq!(builder.lease(0).await?.srpm.as_str(), "stopped-1-1.src.rpm");
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_a_builder_has_forgotten_is_given_out_again() -> Result {
     let (server, mut builder, attempt) = leased("forgotten", 10).await?;
     let named = ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] };
@@ -227,6 +219,7 @@ async fn what_a_builder_has_forgotten_is_given_out_again() -> Result {
         other => panic!("{other:?}"),
     }
     back_in_source(&server, "forgotten").await?;
+    nothing_is_staged(&server).await?;
     Ok(())
 }
 
@@ -241,6 +234,7 @@ async fn an_srpm_that_cannot_go_back_is_moved_when_it_can() -> Result {
     std::fs::remove_dir(&source)?;
     let after = back_in_source(&server, "stuck").await?;
     assert!(after <= Duration::from_secs(6), "{after:?}");
+    nothing_is_staged(&server).await?;
     let mut other = server.builder("second", &["f43"], 1).await?;
     assert_eq!(other.lease(0).await?.srpm.as_str(), "stuck-1-1.src.rpm");
     Ok(())
@@ -278,5 +272,20 @@ async fn a_log_is_sent_once() -> Result {
         "{heard:?}"
     );
     back_in_source(&server, "chatter").await?;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_may_ask_when_its_results_are_announced() -> Result {
+    let (server, mut builder, attempt) = leased("uploading", 10).await?;
+    server.site.put_srpm("next")?;
+    let files = [("uploading-1-1.noarch.rpm", &b"what was built"[..])];
+    let listed = moji_tests::support::simulated::manifest(&files)?;
+    let stream = builder.deliver_open(attempt, Outcome::Succeeded, &listed, b"what was").await?;
+    let next = builder.lease(0).await?;
+    assert_eq!(next.srpm.as_str(), "next-1-1.src.rpm");
+    builder.data(stream, b" built").await?;
+    builder.end(stream, None).await?;
+    assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     Ok(())
 }

@@ -74,18 +74,6 @@ async fn a_failure_is_recorded_beside_the_srpm() -> Result {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_success_without_an_rpm_is_not_believed() -> Result {
-    let (server, mut builder) = farm("empty").await?;
-    build(&mut builder, Outcome::Succeeded, &[("build.log", b"trust me")]).await?;
-    let record = server.site.record("empty-1-1").map(|record| record.outcome);
-    assert!(
-        matches!(&record, Some(Outcome::Failed { kind: FailureKind::Infrastructure, reason, .. }) if reason.contains("no RPM")),
-        "{record:?}"
-    );
-    Ok(())
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_failure_never_takes_the_place_of_a_good_result() -> Result {
     let (server, mut builder) = farm("kept").await?;
     let rpm = rpm("kept", "1", "1", "kept-1-1.src.rpm", 500);

@@ -16,7 +16,7 @@ pub(crate) struct Properties<'a> {
     plan: &'a Plan,
     site: Arc<Site>,
     /// Whose results were there when an SRPM came to FINISHED.
-    settled: BTreeMap<String, Option<AttemptId>>,
+    settled: BTreeMap<String, AttemptId>,
     runs: SharedRuns,
     looks: usize,
 }
@@ -43,6 +43,10 @@ impl<'a> Properties<'a> {
                 "at {now:?}: {path} is in SOURCE, WORKING, FINISHED: {places:?}"
             );
             let finished = places.last() == Some(&true);
+            if finished && self.is_tried_again(&path)? {
+                ensure!(!self.settled.contains_key(&path), "at {now:?}: {path} is settled, and then held");
+                continue;
+            }
             if !finished {
                 ensure!(!self.settled.contains_key(&path), "at {now:?}: {path} has left FINISHED");
                 continue;
@@ -54,10 +58,7 @@ impl<'a> Properties<'a> {
             let attempt =
                 self.attempt(package).with_context(|| format!("at {now:?}: {path} is in FINISHED"))?;
             let settled = *self.settled.entry(path.clone()).or_insert(attempt);
-            ensure!(
-                settled == attempt,
-                "at {now:?}: {path} was settled by {settled:?} and then by {attempt:?}"
-            );
+            ensure!(settled == attempt, "at {now:?}: {path} was settled by {settled} and then by {attempt}");
         }
         Ok(())
     }
@@ -76,21 +77,20 @@ impl<'a> Properties<'a> {
         }
     }
 
-    /// Why an SRPM is held; nobody is to blame for that but builders that vanish.
-    fn held(&self, package: &Package) -> Option<String> {
-        let path = self.site.folders.finished.join(format!("{}.held.json", package.path()));
-        fs::read_to_string(path).ok()
+    /// What too many builders were lost with is held. There is a person who has it tried again.
+    fn is_tried_again(&self, path: &str) -> anyhow::Result<bool> {
+        let folders = &self.site.folders;
+        let record = folders.finished.join(format!("{path}.held.json"));
+        let Ok(json) = fs::read_to_string(&record) else { return Ok(false) };
+        ensure!(json.contains("3 attempts came to nothing"), "{path} is held: {json}");
+        fs::remove_file(record)?;
+        fs::rename(folders.finished.join(path), folders.source.join(path))?;
+        Ok(true)
     }
 
-    /// Who has settled it; nobody when it is held.
-    fn attempt(&self, package: &Package) -> anyhow::Result<Option<AttemptId>> {
-        if let Some(reason) = self.held(package) {
-            let away = self.plan.troubles.len() + if self.plan.hostile { 3 } else { 0 };
-            ensure!(away >= 3, "it is held, and nobody was away: {reason}");
-            return Ok(None);
-        }
+    fn attempt(&self, package: &Package) -> anyhow::Result<AttemptId> {
         let record = self.site.record(&package.folder()).context("there is no build.json")?;
-        Ok(Some(record.attempt.context("build.json names no attempt")?.id))
+        Ok(record.attempt.context("build.json names no attempt")?.id)
     }
 
     /// Everything has been built and nothing is under way any more.
@@ -131,10 +131,6 @@ impl<'a> Properties<'a> {
         let mut attempts = BTreeSet::new();
         ensure!(self.site.source().is_empty() && self.site.working().is_empty(), "left: {}", self.left());
         for package in &self.plan.packages {
-            if self.held(package).is_some() {
-                told.push(format!("{}: held", package.name));
-                continue;
-            }
             let record = self.site.record(&package.folder()).context("there is no build.json")?;
             let name = &package.name;
             ensure!(record.srpm.as_str() == format!("{name}-1-1.src.rpm"), "{name}: {record:?}");

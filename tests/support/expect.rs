@@ -24,4 +24,4 @@ pub enum BuildersFault {
 pub const FINISHED: Finished = Finished::MayBeBuiltAgain;
 
 /// Today's promise about full disks of builders.
-pub const BUILDERS_FAULT: BuildersFault = BuildersFault::IsFinal;
+pub const BUILDERS_FAULT: BuildersFault = BuildersFault::IsBuiltAgain;

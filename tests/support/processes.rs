@@ -361,6 +361,10 @@ impl Farm {
     pub fn server_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&program("moji-server"));
         command.args([self.source(""), self.working(""), self.finished(""), self.repo("")]).args(arguments);
+        if !arguments.contains(&"--min-free") {
+            // The disks of tests are small.
+            command.args(["--min-free", "0"]);
+        }
         command
     }
 

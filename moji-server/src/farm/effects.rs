@@ -137,7 +137,7 @@ impl Farm {
             }
             Ok(Err(error)) => {
                 tracing::error!("{key} cannot be held, trying again in {RETRY:?}: {error:#}");
-                self.troubles.push(Trouble::Hold(lease, reason, attempts));
+                self.troubles.push(Trouble::Hold(Box::new(lease), reason, attempts));
             }
             Err(error) => tracing::error!("{key}: {error}"),
         }

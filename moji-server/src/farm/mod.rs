@@ -102,7 +102,7 @@ enum Trouble {
     /// From SOURCE to FINISHED, with the reason why it cannot be built.
     Refuse(BuildKey, String),
     /// From WORKING to FINISHED as held; with the reason, and the attempts whose logs would help.
-    Hold(Lease, String, Vec<AttemptId>),
+    Hold(Box<Lease>, String, Vec<AttemptId>),
     /// Whether an attempt is what its builder says that it is.
     Claim(WantedBack),
 }
@@ -313,7 +313,7 @@ impl Farm {
                 }
                 Trouble::Requeue(_) => {}
                 Trouble::Refuse(key, reason) => self.move_to_finished(key, reason).await,
-                Trouble::Hold(lease, reason, attempts) => self.hold(lease, reason, attempts).await,
+                Trouble::Hold(lease, reason, attempts) => self.hold(*lease, reason, attempts).await,
                 Trouble::Claim(wanted) => self.claims.add(wanted),
             }
         }

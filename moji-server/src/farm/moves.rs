@@ -82,7 +82,11 @@ impl Farm {
                 self.working.entered(key);
                 Some(record)
             }
-            Err(Unmoved::Gone) => None,
+            Err(Unmoved::Gone) => {
+                self.note(Note::Withdrawn { key, from: "SOURCE" });
+                self.settled(key).await;
+                None
+            }
             Err(Unmoved::Disk(error)) => {
                 if !is_full(&error) {
                     tracing::error!(

@@ -143,3 +143,20 @@ fn append(mut file: File, mut bytes: Bytes) -> (File, Bytes, io::Result<()>) {
     }
     (file, bytes, Ok(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_full_disk_did_not_take_is_still_there() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let (_, left, written) = append(full, Bytes::from_static(b"a line"));
+        assert!(is_full(&written.unwrap_err()));
+        assert_eq!(left, "a line");
+        let file = tempfile::tempfile().unwrap();
+        let (file, left, written) = append(file, left);
+        written.unwrap();
+        assert!(left.is_empty() && file.metadata().unwrap().len() == 6);
+    }
+}
