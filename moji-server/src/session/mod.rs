@@ -315,7 +315,8 @@ impl Session {
                 if slot >= self.slots {
                     bail!("it asks for work for slot {slot} of {}", self.slots);
                 }
-                let is_busy = self.held.values().any(|held| held.slot == slot);
+                // Results that were announced once keep no slot busy, even when they come again.
+                let is_busy = self.held.values().any(|held| held.slot == slot && held.deliveries == 0);
                 if is_busy || !self.asked.insert(slot) {
                     bail!("it asks for work for slot {slot}, which has some or has asked already");
                 }
