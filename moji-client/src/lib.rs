@@ -4,6 +4,8 @@ pub mod agent;
 pub mod backoff;
 pub mod builder;
 pub mod connection;
+mod delivery;
+pub mod disk;
 pub mod job;
 pub mod log;
 pub mod mock;
