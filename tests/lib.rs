@@ -3,7 +3,6 @@
 /// Fixtures, one module for each kind of test.
 pub mod support {
     pub mod disk;
-    pub mod expect;
     pub mod peer;
     pub mod processes;
     pub mod proxy;

@@ -120,6 +120,9 @@ fn what_decides_is_pure() {
         !path.components().any(|part| part.as_os_str() == "tests") && !path.ends_with("tests.rs")
     });
     sources.extend(["agent", "backoff"].map(|name| top().join(format!("moji-client/src/{name}.rs"))));
+    sources.extend(
+        ["parcels", "room", "words"].map(|name| top().join(format!("moji-client/src/agent/{name}.rs"))),
+    );
     sources.push(top().join("moji-server/src/source/intake.rs"));
     sources.push(top().join("moji-server/src/source/lists.rs"));
     sources.push(top().join("moji-server/src/metadata/coalescer.rs"));

@@ -1,125 +1,114 @@
-//! Decides what the builder's slots do: ask, work, stop, rest, leave.
+//! Decides what a builder does with its slots and its outbox: hold, ask, work, deliver, stop, leave.
 //!
 //! A plain state machine: `handle(now, event) -> effects`. It deliberately knows no tokio, no file
 //! system, no clock and no Mock; the client's task owns it and carries out what it decides.
 //!
 //! ```text
-//!   idle ──Ask──▶ asked ──Assigned──▶ busy ──JobEnded──▶ idle (or resting, after trouble here)
-//!     ▲             │                  │ Dropped, Disconnected, Stop
-//!     └─Disconnected┘                  ▼
-//!                                   ending ──JobEnded──▶ idle
+//!   idle ──Ask──▶ asked ──Assigned──▶ receiving ──Received──▶ working ──JobEnded──▶ idle (or resting,
+//!     ▲             │                    │ Dropped, Stop,        │ Dropped,           after trouble here)
+//!     └─Disconnected┘                    ▼ Disconnected          ▼ Stop
+//!                                        └─────────▶ ending ◀────┘ ──JobEnded──▶ idle
 //! ```
 //!
-//! A lost connection ends what is being built: taking attempts up again on a new connection is
-//! where [`Event::Disconnected`] will change.
+//! What a slot works on outlives the connection, and so do the results, which become a parcel in the
+//! outbox (`parcels`). On each new connection both are held first; nothing else is said about an
+//! attempt before the server has resumed it.
+
+mod parcels;
+mod room;
+#[cfg(test)]
+mod tests;
+mod words;
 
 use std::time::Duration;
 
 use moji_proto::AttemptId;
 
-/// A point in time: how long the client runs.
-pub type Moment = Duration;
+use parcels::{Parcel, Parcels, State};
+use room::Room;
+
+pub use parcels::{AGAIN, MOST};
+pub use room::LOOK_EVERY;
+pub use words::{Discarded, Effect, Event, GivenBack, JobEnd, Moment, Notice, Rules, Why};
 
 /// How long a slot asks for no work after a trouble of this machine, such as a full disk.
 pub const REST: Duration = Duration::from_secs(30);
-
-/// What happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
-    /// The server has welcomed this builder.
-    Connected,
-    /// The connection is gone.
-    Disconnected,
-    /// The server gives an SRPM to a slot.
-    Assigned {
-        /// The slot.
-        slot: u16,
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// The server wants no more of an attempt.
-    Dropped(AttemptId),
-    /// A slot's job has ended, and nothing of it is left.
-    JobEnded {
-        /// The slot.
-        slot: u16,
-        /// Whether it ended because of a trouble of this machine.
-        trouble: bool,
-    },
-    /// Finish what is being built, deliver it, leave: the first signal.
-    Drain,
-    /// Stop what is being built, give it back, leave: the second signal.
-    Stop,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
-    /// Ask the server for work for a slot.
-    Ask(u16),
-    /// Tell the server that this builder takes no more work.
-    SayDrain,
-    /// Begin a slot's job.
-    Start {
-        /// The slot.
-        slot: u16,
-        /// The attempt.
-        attempt: AttemptId,
-    },
-    /// Stop a slot's job; it ends with [`Event::JobEnded`].
-    Abort(u16),
-    /// Give an attempt back to the server.
-    Release {
-        /// The attempt.
-        attempt: AttemptId,
-        /// Why, for people.
-        reason: &'static str,
-    },
-    /// End the program.
-    Leave(Why),
-}
-
-/// Why a builder leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It was told to.
-    Told,
-    /// There was nothing to do for long enough.
-    Idle,
-}
+/// A builder that was told to leave and has only results left, which nobody takes, leaves them in the
+/// outbox after so long.
+pub const STRANDED: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slot {
     Idle,
     Asked,
-    Busy(AttemptId),
-    Ending(AttemptId),
-    Resting { until: Moment },
+    /// Its SRPM is coming: all is lost with the connection.
+    Receiving(AttemptId),
+    Working(AttemptId, Standing),
+    /// Its job is being stopped. `keep`: results that are ready all the same are worth offering.
+    Ending {
+        attempt: AttemptId,
+        keep: bool,
+    },
+    Resting {
+        until: Moment,
+    },
+}
+
+/// How an attempt stands on this connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// Nothing was said about it.
+    Apart,
+    /// The server was told that it is held, and has not answered.
+    Held,
+    /// It is this connection's.
+    Ours,
+}
+
+/// An attempt that ended without results after it was held and before the server's answer.
+#[derive(Debug, Clone, Copy)]
+struct Gone {
+    attempt: AttemptId,
+    /// The slot that the server believes to be busy with it.
+    slot: u16,
+    why: GivenBack,
 }
 
 /// The state of a builder.
 #[derive(Debug)]
 pub struct Agent {
+    rules: Rules,
     slots: Vec<Slot>,
+    parcels: Parcels,
+    gone: Vec<Gone>,
+    room: Room,
     connected: bool,
     draining: bool,
+    stopped: bool,
     left: bool,
-    exit_when_idle: Option<Duration>,
+    outbox_is_full: bool,
     /// Since when every slot has been waiting for work in vain.
     idle_since: Option<Moment>,
+    /// Since when only results are left, and nobody takes them, although it should leave.
+    stranded_since: Option<Moment>,
 }
 
 impl Agent {
-    /// A builder that is not connected. With `exit_when_idle` it leaves when it has been connected
-    /// and without any work for so long.
-    pub fn new(slots: u16, exit_when_idle: Option<Duration>) -> Self {
+    /// A builder that is not connected.
+    pub fn new(rules: Rules) -> Self {
         Self {
-            slots: vec![Slot::Idle; slots.into()],
+            rules,
+            slots: vec![Slot::Idle; rules.slots.into()],
+            parcels: Parcels::default(),
+            gone: Vec::new(),
+            room: Room::new(rules.needs_room),
             connected: false,
             draining: false,
+            stopped: false,
             left: false,
-            exit_when_idle,
+            outbox_is_full: false,
             idle_since: None,
+            stranded_since: None,
         }
     }
 
@@ -127,27 +116,44 @@ impl Agent {
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
-            Event::Connected => self.connected = true,
-            Event::Disconnected => {
-                self.connected = false;
-                self.abort_where(|_| true, &mut effects);
+            Event::Found { attempt, bytes, age } => {
+                let left = self.rules.outbox_age.saturating_sub(age);
+                self.pack(attempt, bytes, now.saturating_add(left), State::Apart, None);
             }
+            Event::Connected => self.connected(&mut effects),
+            Event::Disconnected => self.disconnected(&mut effects),
             Event::Assigned { slot, attempt } => self.assigned(slot, attempt, &mut effects),
-            Event::Dropped(attempt) => {
-                self.abort_where(|busy| busy == attempt, &mut effects);
-            }
-            Event::JobEnded { slot, trouble } => {
-                if let Some(state) = self.slots.get_mut(usize::from(slot)) {
-                    *state = if trouble { Slot::Resting { until: now + REST } } else { Slot::Idle };
+            Event::Received(slot) => {
+                if let Some(state) = self.slots.get_mut(usize::from(slot))
+                    && let Slot::Receiving(attempt) = *state
+                {
+                    *state = Slot::Working(attempt, Standing::Ours);
                 }
             }
+            Event::JobEnded { slot, end } => self.job_ended(now, slot, end, &mut effects),
+            Event::Resumed(attempt) => self.resumed(attempt, &mut effects),
+            Event::Wanted(attempt) => self.wanted(attempt, &mut effects),
+            Event::Uploaded(attempt) => {
+                if let Some(parcel) = self.parcels.get_mut(attempt)
+                    && parcel.state == State::Uploading
+                {
+                    parcel.state = State::Sent;
+                }
+            }
+            Event::Broken(attempt) => {
+                if let Some(parcel) = self.parcels.remove(attempt) {
+                    if !matches!(parcel.state, State::Apart | State::Held) {
+                        effects.push(Effect::Release { attempt, why: GivenBack::Broken });
+                    }
+                    effects.push(Effect::Discard { attempt, why: Discarded::Broken });
+                }
+            }
+            Event::Accepted(attempt) => self.over(attempt, Discarded::Accepted, &mut effects),
+            Event::Dropped(attempt) => self.over(attempt, Discarded::Dropped, &mut effects),
+            Event::Rejected { attempt, again } => self.rejected(now, attempt, again, &mut effects),
+            Event::Looked { enough } => self.room.looked(now, enough, &mut effects),
             Event::Drain => self.drain(&mut effects),
-            Event::Stop => {
-                self.drain(&mut effects);
-                for attempt in self.abort_where(|_| true, &mut effects) {
-                    effects.push(Effect::Release { attempt, reason: "the builder was stopped" });
-                }
-            }
+            Event::Stop => self.stop(&mut effects),
         }
         self.settle(now, &mut effects);
         effects
@@ -159,36 +165,193 @@ impl Agent {
             Slot::Resting { until } => Some(*until),
             _ => None,
         });
-        rests.chain(self.idle_deadline()).min()
+        let (wanting, asked) = self.waiting();
+        rests
+            .chain(self.parcels.next_deadline())
+            .chain(self.room.next_look(wanting, asked))
+            .chain(self.idle_deadline())
+            .chain(self.stranded_since.map(|since| since + STRANDED))
+            .min()
     }
 
     /// Does what is due.
     pub fn on_time(&mut self, now: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
-        if self.idle_deadline().is_some_and(|deadline| deadline <= now) && !self.left {
-            self.left = true;
-            effects.push(Effect::Leave(Why::Idle));
-        }
-        for slot in &mut self.slots {
-            if matches!(slot, Slot::Resting { until } if *until <= now) {
-                *slot = Slot::Idle;
-            }
-        }
         self.settle(now, &mut effects);
         effects
     }
 
     fn idle_deadline(&self) -> Option<Moment> {
-        Some(self.idle_since? + self.exit_when_idle?)
+        Some(self.idle_since?.saturating_add(self.rules.exit_when_idle?))
+    }
+
+    /// Says what is held, before anything else.
+    fn connected(&mut self, effects: &mut Vec<Effect>) {
+        self.connected = true;
+        for slot in &mut self.slots {
+            if let Slot::Working(attempt, standing) = slot {
+                *standing = Standing::Held;
+                effects.push(Effect::Hold(*attempt));
+            }
+        }
+        self.parcels.connected(effects);
+        if self.draining {
+            effects.push(Effect::SayDrain);
+        }
+    }
+
+    fn disconnected(&mut self, effects: &mut Vec<Effect>) {
+        self.connected = false;
+        self.gone.clear();
+        self.parcels.disconnected();
+        for (slot, number) in self.slots.iter_mut().zip(0..) {
+            match *slot {
+                Slot::Asked => *slot = Slot::Idle,
+                Slot::Receiving(attempt) => {
+                    *slot = Slot::Ending { attempt, keep: false };
+                    effects.push(Effect::Abort(number));
+                }
+                Slot::Working(attempt, _) => *slot = Slot::Working(attempt, Standing::Apart),
+                Slot::Idle | Slot::Ending { .. } | Slot::Resting { .. } => {}
+            }
+        }
     }
 
     fn assigned(&mut self, slot: u16, attempt: AttemptId, effects: &mut Vec<Effect>) {
         match self.slots.get_mut(usize::from(slot)) {
+            Some(state @ Slot::Asked) if self.room.is_low() => {
+                *state = Slot::Idle;
+                effects.push(Effect::Release { attempt, why: GivenBack::NoRoom });
+            }
             Some(state @ Slot::Asked) => {
-                *state = Slot::Busy(attempt);
+                *state = Slot::Receiving(attempt);
                 effects.push(Effect::Start { slot, attempt });
             }
-            _ => effects.push(Effect::Release { attempt, reason: "the slot takes no work (any more)" }),
+            _ => effects.push(Effect::Release { attempt, why: GivenBack::Surplus }),
+        }
+    }
+
+    fn job_ended(&mut self, now: Moment, slot: u16, end: JobEnd, effects: &mut Vec<Effect>) {
+        let Some(state) = self.slots.get_mut(usize::from(slot)) else { return };
+        let ended = std::mem::replace(state, Slot::Idle);
+        let (attempt, standing) = match ended {
+            Slot::Receiving(attempt) => (attempt, Standing::Ours),
+            Slot::Working(attempt, standing) => (attempt, standing),
+            Slot::Ending { attempt, keep } => {
+                match end {
+                    JobEnd::Packed { bytes } if keep => {
+                        let expires = now.saturating_add(self.rules.outbox_age);
+                        self.pack(attempt, bytes, expires, State::Apart, None);
+                    }
+                    JobEnd::Packed { .. } => {
+                        effects.push(Effect::Discard { attempt, why: Discarded::Dropped });
+                    }
+                    JobEnd::Nothing | JobEnd::Trouble => {}
+                }
+                return;
+            }
+            Slot::Idle | Slot::Asked | Slot::Resting { .. } => return *state = ended,
+        };
+        let why = match end {
+            JobEnd::Packed { bytes } => {
+                let expires = now.saturating_add(self.rules.outbox_age);
+                let (state, slot) = match standing {
+                    Standing::Apart => (State::Apart, None),
+                    Standing::Held | Standing::Ours => (State::Held, Some(slot)),
+                };
+                self.pack(attempt, bytes, expires, state, slot);
+                if standing == Standing::Ours
+                    && let Some(parcel) = self.parcels.get_mut(attempt)
+                {
+                    effects.push(parcel.announce());
+                }
+                return;
+            }
+            JobEnd::Nothing => GivenBack::Forgotten,
+            JobEnd::Trouble => {
+                *state = Slot::Resting { until: now + REST };
+                GivenBack::Trouble
+            }
+        };
+        match standing {
+            // The server gives it out again when it is not held on the next connection.
+            Standing::Apart => {}
+            Standing::Held => self.gone.push(Gone { attempt, slot, why }),
+            Standing::Ours => effects.push(Effect::Release { attempt, why }),
+        }
+    }
+
+    fn pack(&mut self, attempt: AttemptId, bytes: u64, expires: Moment, state: State, slot: Option<u16>) {
+        self.parcels.push(Parcel { attempt, bytes, expires, slot, refused: false, state });
+    }
+
+    fn resumed(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
+        const TWICE: &str = "it gives an attempt back that it was not offered";
+        for (slot, number) in self.slots.iter_mut().zip(0..) {
+            match slot {
+                Slot::Working(working, standing) if *working == attempt => {
+                    return effects.push(match standing {
+                        Standing::Held => {
+                            *standing = Standing::Ours;
+                            Effect::GoOn(number)
+                        }
+                        Standing::Apart | Standing::Ours => Effect::Protest(TWICE),
+                    });
+                }
+                Slot::Ending { attempt: ending, .. } if *ending == attempt => {
+                    return effects.push(Effect::Release { attempt, why: GivenBack::Stopped });
+                }
+                _ => {}
+            }
+        }
+        if let Some(parcel) = self.parcels.get_mut(attempt) {
+            let is_held = parcel.state == State::Held;
+            return effects.push(if is_held { parcel.announce() } else { Effect::Protest(TWICE) });
+        }
+        let at = self.gone.iter().position(|gone| gone.attempt == attempt);
+        let why = at.map_or(GivenBack::Forgotten, |at| self.gone.remove(at).why);
+        effects.push(Effect::Release { attempt, why });
+    }
+
+    fn wanted(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
+        let is_worked_on =
+            self.slots.iter().any(|slot| matches!(slot, Slot::Working(working, _) if *working == attempt));
+        match self.parcels.get_mut(attempt) {
+            Some(parcel) if parcel.state == State::Announced => parcel.state = State::Wanted,
+            None if !is_worked_on => {}
+            _ => effects.push(Effect::Protest("it wants results that it was not offered")),
+        }
+    }
+
+    /// The server's last word about an attempt.
+    fn over(&mut self, attempt: AttemptId, why: Discarded, effects: &mut Vec<Effect>) {
+        self.gone.retain(|gone| gone.attempt != attempt);
+        if self.parcels.remove(attempt).is_some() {
+            effects.push(Effect::Discard { attempt, why });
+        }
+        for (slot, number) in self.slots.iter_mut().zip(0..) {
+            match slot {
+                Slot::Receiving(busy) | Slot::Working(busy, _) if *busy == attempt => {
+                    *slot = Slot::Ending { attempt, keep: false };
+                    effects.push(Effect::Abort(number));
+                }
+                Slot::Ending { attempt: ending, keep } if *ending == attempt => *keep = false,
+                _ => {}
+            }
+        }
+    }
+
+    fn rejected(&mut self, now: Moment, attempt: AttemptId, again: bool, effects: &mut Vec<Effect>) {
+        let Some(parcel) = self.parcels.get_mut(attempt) else { return };
+        match parcel.state {
+            State::Apart | State::Held => {
+                effects.push(Effect::Protest("it rejects results that it was not offered"));
+            }
+            _ if again => (parcel.state, parcel.refused) = (State::Pausing { until: now + AGAIN }, true),
+            _ => {
+                self.parcels.remove(attempt);
+                effects.push(Effect::Discard { attempt, why: Discarded::Refused });
+            }
         }
     }
 
@@ -198,170 +361,96 @@ impl Agent {
         }
         self.draining = true;
         for slot in &mut self.slots {
-            if matches!(slot, Slot::Asked | Slot::Resting { .. }) {
+            if *slot == Slot::Asked {
                 *slot = Slot::Idle;
             }
         }
     }
 
-    /// Stops the jobs whose attempts fit, and gives these attempts.
-    fn abort_where(&mut self, fits: impl Fn(AttemptId) -> bool, effects: &mut Vec<Effect>) -> Vec<AttemptId> {
-        let mut aborted = Vec::new();
+    /// Stops all jobs, and gives back what is this connection's. What is not, the server takes back
+    /// by itself.
+    fn stop(&mut self, effects: &mut Vec<Effect>) {
+        self.drain(effects);
+        self.stopped = true;
+        let mut given_back = Vec::new();
         for (slot, number) in self.slots.iter_mut().zip(0..) {
-            if let Slot::Busy(attempt) = *slot
-                && fits(attempt)
-            {
-                *slot = Slot::Ending(attempt);
-                effects.push(Effect::Abort(number));
-                aborted.push(attempt);
-            }
+            let (attempt, is_ours) = match *slot {
+                Slot::Receiving(attempt) => (attempt, true),
+                Slot::Working(attempt, standing) => (attempt, standing == Standing::Ours),
+                _ => continue,
+            };
+            *slot = Slot::Ending { attempt, keep: true };
+            effects.push(Effect::Abort(number));
+            given_back.extend(is_ours.then_some(Effect::Release { attempt, why: GivenBack::Stopped }));
         }
-        aborted
+        effects.append(&mut given_back);
     }
 
-    /// What follows from any change: slots ask, or the builder leaves.
+    /// What follows from any change, and from time passing.
     fn settle(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        for (slot, number) in self.slots.iter_mut().zip(0..) {
-            if !self.connected && *slot == Slot::Asked {
+        for slot in &mut self.slots {
+            if matches!(slot, Slot::Resting { until } if *until <= now || self.draining) {
                 *slot = Slot::Idle;
             }
-            if self.connected && !self.draining && *slot == Slot::Idle {
+        }
+        self.parcels.expire(now, effects);
+        self.parcels.deliver(now, self.slots.len(), effects);
+        let is_full = self.parcels.is_more_than(self.rules.outbox_limit);
+        if is_full != self.outbox_is_full {
+            self.outbox_is_full = is_full;
+            effects.push(Effect::Tell(if is_full { Notice::OutboxFull } else { Notice::OutboxRoomy }));
+        }
+        let (wanting, asked) = self.waiting();
+        self.room.look(now, wanting, asked, effects);
+        if wanting && self.room.allows(now) {
+            self.ask(effects);
+        }
+        self.leave_when_done(now, effects);
+    }
+
+    fn wants_to_ask(&self, slot: Slot, number: u16) -> bool {
+        slot == Slot::Idle
+            && self.connected
+            && !self.draining
+            && !self.outbox_is_full
+            && !self.parcels.occupy(number)
+            && !self.gone.iter().any(|gone| gone.slot == number)
+    }
+
+    /// Whether a slot wants to ask, and whether one has asked.
+    fn waiting(&self) -> (bool, bool) {
+        let wanting = self.slots.iter().zip(0..).any(|(slot, number)| self.wants_to_ask(*slot, number));
+        (wanting, self.slots.contains(&Slot::Asked))
+    }
+
+    fn ask(&mut self, effects: &mut Vec<Effect>) {
+        for number in 0..self.rules.slots {
+            let Some(slot) = self.slots.get(usize::from(number)) else { continue };
+            if self.wants_to_ask(*slot, number)
+                && let Some(slot) = self.slots.get_mut(usize::from(number))
+            {
                 *slot = Slot::Asked;
                 effects.push(Effect::Ask(number));
             }
         }
-        if self.draining && !self.left && self.slots.iter().all(|slot| *slot == Slot::Idle) {
-            self.left = true;
-            effects.push(Effect::Leave(Why::Told));
-        }
-        let idle = self.connected && self.slots.iter().all(|slot| *slot == Slot::Asked);
-        self.idle_since = idle.then(|| self.idle_since.unwrap_or(now));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const NOW: Moment = Duration::from_secs(100);
-
-    fn attempt(serial: u64) -> AttemptId {
-        AttemptId { boot: 7, serial }
     }
 
-    fn connected(slots: u16) -> Agent {
-        let mut agent = Agent::new(slots, None);
-        let asks: Vec<_> = (0..slots).map(Effect::Ask).collect();
-        assert_eq!(agent.handle(NOW, Event::Connected), asks);
-        agent
-    }
-
-    #[test]
-    fn a_slot_asks_works_and_asks_again() {
-        let mut agent = connected(2);
-        let start = Effect::Start { slot: 1, attempt: attempt(5) };
-        assert_eq!(agent.handle(NOW, Event::Assigned { slot: 1, attempt: attempt(5) }), [start]);
-        assert_eq!(agent.handle(NOW, Event::JobEnded { slot: 1, trouble: false }), [Effect::Ask(1)]);
-    }
-
-    #[test]
-    fn after_trouble_a_slot_rests() {
-        let mut agent = connected(1);
-        agent.handle(NOW, Event::Assigned { slot: 0, attempt: attempt(5) });
-        assert_eq!(agent.handle(NOW, Event::JobEnded { slot: 0, trouble: true }), []);
-        assert_eq!(agent.next_deadline(), Some(NOW + REST));
-        assert_eq!(agent.on_time(NOW + REST), [Effect::Ask(0)]);
-    }
-
-    #[test]
-    fn the_first_signal_lets_the_build_finish_and_the_second_does_not() {
-        let mut agent = connected(2);
-        agent.handle(NOW, Event::Assigned { slot: 0, attempt: attempt(5) });
-        assert_eq!(agent.handle(NOW, Event::Drain), [Effect::SayDrain]);
-        let late = agent.handle(NOW, Event::Assigned { slot: 1, attempt: attempt(6) });
-        assert!(
-            matches!(late[..], [Effect::Release { attempt, .. }] if attempt == self::attempt(6)),
-            "{late:?}"
-        );
-        let stop = agent.handle(NOW, Event::Stop);
-        assert!(
-            matches!(stop[..], [Effect::Abort(0), Effect::Release { attempt, .. }] if attempt == self::attempt(5))
-        );
-        assert_eq!(
-            agent.handle(NOW, Event::JobEnded { slot: 0, trouble: false }),
-            [Effect::Leave(Why::Told)]
-        );
-    }
-
-    #[test]
-    fn an_idle_builder_leaves_when_it_was_told_so_but_not_while_it_is_cut_off() {
-        let mut agent = Agent::new(1, Some(Duration::from_secs(60)));
-        assert_eq!(agent.next_deadline(), None);
-        agent.handle(NOW, Event::Connected);
-        assert_eq!(agent.next_deadline(), Some(NOW + Duration::from_secs(60)));
-        agent.handle(NOW, Event::Disconnected);
-        assert_eq!(agent.next_deadline(), None);
-        agent.handle(NOW * 2, Event::Connected);
-        agent.handle(NOW * 2, Event::Assigned { slot: 0, attempt: attempt(5) });
-        assert_eq!(agent.next_deadline(), None);
-        agent.handle(NOW * 3, Event::JobEnded { slot: 0, trouble: false });
-        let deadline = NOW * 3 + Duration::from_secs(60);
-        assert_eq!(agent.next_deadline(), Some(deadline));
-        assert_eq!(agent.on_time(deadline), [Effect::Leave(Why::Idle)]);
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order: a slot has one job at a time, is not asked for
-        /// while it has one, and the builder leaves once, with no job left.
-        #[test]
-        fn slots_are_never_given_two_jobs(
-            choices in proptest::collection::vec((0u8..9, 0u16..3), 0..200),
-        ) {
-            let mut agent = Agent::new(3, None);
-            let (mut serial, mut left) = (0, 0);
-            let mut running: [Option<AttemptId>; 3] = [None; 3];
-            let mut asked = [false; 3];
-            for (choice, slot) in choices {
-                let at = usize::from(slot);
-                let event = match choice {
-                    0 => Event::Connected,
-                    1 => Event::Disconnected,
-                    2 | 3 => { serial += 1; Event::Assigned { slot, attempt: attempt(serial) } }
-                    4 => Event::Dropped(running[at].unwrap_or(attempt(999))),
-                    5 | 6 if running[at].is_some() => {
-                        running[at] = None;
-                        Event::JobEnded { slot, trouble: choice == 6 }
-                    }
-                    7 => Event::Drain,
-                    8 => Event::Stop,
-                    _ => continue,
-                };
-                if event == Event::Disconnected {
-                    asked = [false; 3];
-                }
-                for effect in agent.handle(NOW, event) {
-                    match effect {
-                        Effect::Ask(slot) => {
-                            prop_assert!(!asked[usize::from(slot)] && running[usize::from(slot)].is_none());
-                            asked[usize::from(slot)] = true;
-                        }
-                        Effect::Start { slot, attempt } => {
-                            prop_assert!(asked[usize::from(slot)], "work that was not asked for");
-                            prop_assert_eq!(running[usize::from(slot)], None);
-                            asked[usize::from(slot)] = false;
-                            running[usize::from(slot)] = Some(attempt);
-                        }
-                        Effect::Leave(_) => {
-                            left += 1;
-                            prop_assert!(running.iter().all(Option::is_none));
-                        }
-                        Effect::Abort(slot) => prop_assert!(running[usize::from(slot)].is_some()),
-                        Effect::SayDrain | Effect::Release { .. } => {}
-                    }
-                }
-            }
-            prop_assert!(left <= 1);
+    fn leave_when_done(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let all = |state| self.slots.iter().all(|slot| *slot == state);
+        let is_idle = self.connected && all(Slot::Asked) && self.parcels.is_empty();
+        self.idle_since = is_idle.then(|| self.idle_since.unwrap_or(now));
+        let is_stranded = self.draining && all(Slot::Idle) && !self.parcels.are_getting_on();
+        self.stranded_since = is_stranded.then(|| self.stranded_since.unwrap_or(now));
+        let is_done = self.draining && all(Slot::Idle) && (self.stopped || self.parcels.is_empty());
+        let why = if is_done || self.stranded_since.is_some_and(|since| since + STRANDED <= now) {
+            Why::Told
+        } else if self.idle_deadline().is_some_and(|deadline| deadline <= now) {
+            Why::Idle
+        } else {
+            return;
+        };
+        if !std::mem::replace(&mut self.left, true) {
+            effects.push(Effect::Leave(why));
         }
     }
 }

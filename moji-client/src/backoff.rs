@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-/// The first wait is about this long.
-const SHORTEST: Duration = Duration::from_secs(1);
-/// No wait is longer.
-const LONGEST: Duration = Duration::from_secs(60);
+/// The first wait is at least this long.
+const SHORTEST: Duration = Duration::from_millis(300);
+/// No wait is longer: a server that was away for a while has its builders back within half a minute.
+const LONGEST: Duration = Duration::from_secs(15);
 
 /// Waits that double, each drawn from the upper half, so that a thousand builders do not come back
 /// in the same second.
@@ -34,16 +34,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_from_a_second_to_a_minute_and_begin_again() {
+    fn waits_grow_from_a_moment_to_a_quarter_of_a_minute_and_begin_again() {
         let waits = |jitter| {
             let mut backoff = Backoff::default();
-            let waits: Vec<_> = (0..40).map(|_| backoff.next(jitter).as_secs_f64()).collect();
+            let waits: Vec<_> = (0..40).map(|_| backoff.next(jitter).as_millis()).collect();
             backoff.reset();
-            assert_eq!(backoff.next(jitter).as_secs_f64(), waits[0]);
+            assert_eq!(backoff.next(jitter).as_millis(), waits[0]);
             waits
         };
-        assert_eq!(waits(0)[..7], [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0]);
-        assert_eq!(waits(u32::MAX)[..7], [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0]);
-        assert_eq!(waits(u32::MAX)[39], 60.0);
+        assert_eq!(waits(0)[..7], [300, 600, 1200, 2400, 4800, 7500, 7500]);
+        assert_eq!(waits(u32::MAX)[..7], [600, 1200, 2400, 4800, 9600, 15_000, 15_000]);
+        assert_eq!(waits(u32::MAX)[39], 15_000);
     }
 }

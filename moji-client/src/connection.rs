@@ -3,6 +3,7 @@
 //! Its task is the connection's reader. File bytes go to their streams, everything that concerns
 //! attempts to the client's task; it decides nothing about them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -13,13 +14,13 @@ use moji_proto::io::{
 };
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer, encoding, frame,
-    limits,
+    Assignment, AttemptId, LogFile, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer, encoding,
+    frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// How long handshake and registration may take.
@@ -36,6 +37,8 @@ pub enum FromServer {
     Connected(Link),
     /// Work for a slot, and the stream that brings it.
     Assigned(Assignment, IncomingStream<ToServer>),
+    /// An attempt of an earlier connection is this one's; with how much the server has of its logs.
+    Resumed(AttemptId, BTreeMap<LogFile, u64>),
     /// The server says what it wants of the results of an attempt.
     Wanted {
         /// The attempt.
@@ -58,14 +61,26 @@ pub enum FromServer {
     },
     /// An attempt is not wanted any more; why, for people.
     Dropped(AttemptId, String),
+    /// There is no work for so long; why, for people.
+    Suspended(Duration, String),
 }
 
-/// What a job needs of a connection. Cheap to clone.
+/// A connection on which an attempt is held, as its live logs need it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The connection.
+    pub link: Link,
+    /// How many bytes of each log the server has.
+    pub logs: BTreeMap<LogFile, u64>,
+}
+
+/// What others need of a connection. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Link {
     /// Messages to the server.
     pub out: Outgoing<ToServer>,
     streams: mpsc::Sender<StreamRequest>,
+    given_up: mpsc::Sender<String>,
 }
 
 /// Somebody wants a new stream. The connection's task opens it and announces it in one go: the
@@ -75,14 +90,6 @@ struct StreamRequest {
     reply: oneshot::Sender<OutgoingStream<ToServer>>,
 }
 
-#[cfg(test)]
-impl Link {
-    /// The link of a connection that has ended, whose writer has not noticed yet.
-    pub(crate) fn of_an_ended_connection(out: Outgoing<ToServer>) -> Self {
-        Self { out, streams: mpsc::channel(1).0 }
-    }
-}
-
 impl std::fmt::Debug for StreamRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("StreamRequest")
@@ -90,9 +97,10 @@ impl std::fmt::Debug for StreamRequest {
 }
 
 impl Link {
-    /// Whether the connection has ended.
-    pub fn has_ended(&self) -> bool {
-        self.streams.is_closed()
+    /// Ends the connection; why, for people and for the server.
+    pub fn give_up(&self, reason: String) {
+        // When one waits already, or the connection has ended, that is enough.
+        let _ = self.given_up.try_send(reason);
     }
 
     /// A new stream, announced by the message that `announce` makes for its number.
@@ -288,8 +296,10 @@ impl Connection {
         goodbye: CancellationToken,
     ) -> anyhow::Result<()> {
         let (streams, mut stream_requests) = mpsc::channel(16);
-        self.tell(FromServer::Connected(Link { out: self.out.clone(), streams })).await?;
-        let mut heartbeats = interval(heartbeat);
+        let (given_up, mut reasons) = mpsc::channel(1);
+        self.tell(FromServer::Connected(Link { out: self.out.clone(), streams, given_up })).await?;
+        // Not at once: what is held must have been said before a heartbeat names it.
+        let mut heartbeats = interval_at(Instant::now() + heartbeat, heartbeat);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut dead_at = Instant::now() + dead_after;
         let out = self.out.clone();
@@ -300,6 +310,7 @@ impl Connection {
                     self.out.send(&ToServer::Goodbye { reason: "the builder is leaving".into() })?;
                     return Ok(());
                 }
+                Some(reason) = reasons.recv() => bail!("{reason}"),
                 _ = heartbeats.tick() => {
                     let attempts = attempts.borrow().clone();
                     self.out.send(&ToServer::Heartbeat { attempts })?;
@@ -338,10 +349,12 @@ impl Connection {
             ToBuilder::Wanted { attempt, offset, part } => {
                 self.tell(FromServer::Wanted { attempt, offset, part }).await
             }
-            ToBuilder::Resume { attempt, .. } => bail!("{attempt} was given back without being asked for"),
+            ToBuilder::Resume { attempt, logs } => {
+                self.tell(FromServer::Resumed(attempt, logs.into_iter().collect())).await
+            }
             ToBuilder::Suspended { seconds, reason } => {
-                tracing::warn!("no work for {seconds} s: {}", one_line(&reason));
-                Ok(())
+                let pause = Duration::from_secs(seconds.into());
+                self.tell(FromServer::Suspended(pause, one_line(&reason))).await
             }
             ToBuilder::Accepted { attempt } => self.tell(FromServer::Accepted(attempt)).await,
             ToBuilder::Rejected { attempt, reason, again } => {
@@ -367,5 +380,5 @@ impl Connection {
     }
 }
 
-/// Most attempts that a heartbeat names: all slots of a builder fit one message.
-const _: () = assert!(limits::SLOTS as usize * 32 < limits::CONTROL_BODY);
+/// All attempts that a builder may hold fit one heartbeat.
+const _: () = assert!(limits::HOLDS * 32 < limits::CONTROL_BODY);

@@ -1,9 +1,11 @@
 //! Crash points: places where a test has the client killed as `kill -9` would do it, without unwinding
-//! and with nothing flushed. `MOJI_CRASH_AT=packed:2` kills it when it passes that point for the second
+//! and with nothing flushed. `MOJI_CRASH_AT=moved:2` kills it when it passes that point for the second
 //! time.
 //!
 //! Only with the cargo feature `crash-points`, which no release has; without it [`at`] is empty and
 //! [`arm`] reads nothing. It deliberately does not know what is to be done after a crash.
+
+use crate::outbox::Step;
 
 /// Declares the points with `ALL`, so that a test goes through every one and a new one cannot be
 /// forgotten.
@@ -24,21 +26,20 @@ macro_rules! points {
 }
 
 points! {
-    /// A place where the client can be killed: right after a step of an attempt.
+    /// A place where the client can be killed: right after a step of an attempt. What is found after
+    /// the steps of packing, and what the next start does, stands at [`crate::outbox::Step`].
     ///
-    /// | after | found |
-    /// |---|---|
-    /// | `Received` | the SRPM in the slot's folder |
-    /// | `Built` | the same, and Mock's results in `result/` |
-    /// | `LogMoved` | the same, `mock.log` among the results |
-    /// | `ResultsMoved` | the results in the outbox, without `parcel.json` |
-    /// | `FilesSynced` | the same, durable |
-    /// | `ParcelWritten` | the outbox is complete, but perhaps not after a power cut |
-    /// | `Packed` | the outbox is complete |
-    /// | `PieceSent` | the same; the server has a part of it |
-    /// | `Sent` | the same; the server has all of it, and may have published it |
-    /// | `Settled` | the same; the server has said its last word |
-    /// | `SlotRemoved` | the same, without the slot's folder |
+    /// | after | found | next start |
+    /// |---|---|---|
+    /// | `Received` | the SRPM in the slot's folder | removes it; the server gives the SRPM out again |
+    /// | `Built` | the same, and Mock's results in `result/` | the same |
+    /// | `LogMoved` … `MovedDurably` | see there | |
+    /// | `SlotRemoved` | a whole parcel in the outbox | offers it |
+    /// | `PieceSent` | the same; the server has a part of it | offers it, and sends the rest |
+    /// | `Sent` | the same; the server has all of it, and may have published it | offers it |
+    /// | `Settled` | the same; the server has said its last word | offers it, and hears that word again |
+    /// | `ParcelRemoved` | a folder in the outbox that is no parcel | removes it |
+    /// | `Removed` | nothing | nothing |
     pub enum Point {
         /// The SRPM is here, whole.
         Received,
@@ -46,22 +47,41 @@ points! {
         Built,
         /// Mock's own output lies among the results.
         LogMoved,
-        /// The results are in the outbox.
-        ResultsMoved,
-        /// Each of them is durable.
+        /// Logs are cut; each file is durable.
         FilesSynced,
         /// `parcel.json` is there.
-        ParcelWritten,
+        Described,
         /// Durably.
-        Packed,
+        DescribedDurably,
+        /// The results are in the outbox.
+        Moved,
+        /// Durably.
+        MovedDurably,
+        /// The slot's folder is gone.
+        SlotRemoved,
         /// A piece of the results is under way; passed once for each piece.
         PieceSent,
         /// All of them are.
         Sent,
-        /// The server has accepted them, or wants them no more.
+        /// The server has said its last word.
         Settled,
-        /// The slot's folder is gone.
-        SlotRemoved,
+        /// The folder in the outbox is no parcel any more.
+        ParcelRemoved,
+        /// It is gone.
+        Removed,
+    }
+}
+
+impl From<Step> for Point {
+    fn from(step: Step) -> Self {
+        match step {
+            Step::LogMoved => Self::LogMoved,
+            Step::FilesSynced => Self::FilesSynced,
+            Step::Described => Self::Described,
+            Step::DescribedDurably => Self::DescribedDurably,
+            Step::Moved => Self::Moved,
+            Step::MovedDurably => Self::MovedDurably,
+        }
     }
 }
 
@@ -166,10 +186,10 @@ mod tests {
     #[cfg(feature = "crash-points")]
     #[test]
     fn a_point_is_taken_from_text() {
-        let packed = Point::Packed;
-        assert_eq!(hook::parse("packed").unwrap(), (packed, 1));
-        assert_eq!(hook::parse("packed:12").unwrap(), (packed, 12));
-        for wrong in ["packed:0", "packed:", "packed:x", "pack", ""] {
+        let packed = Point::Moved;
+        assert_eq!(hook::parse("moved").unwrap(), (packed, 1));
+        assert_eq!(hook::parse("moved:12").unwrap(), (packed, 12));
+        for wrong in ["moved:0", "moved:", "moved:x", "pack", ""] {
             assert!(hook::parse(wrong).is_err(), "{wrong}");
         }
         assert!(hook::parse("pack").unwrap_err().to_string().contains("settled"));

@@ -5,6 +5,8 @@ pub mod backoff;
 pub mod builder;
 pub mod connection;
 pub mod crash;
+mod delivery;
+pub mod disk;
 pub mod job;
 pub mod log;
 pub mod mock;

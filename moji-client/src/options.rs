@@ -21,7 +21,7 @@ Examples:
     moji-client --mock scripts/hostmock localhost ./demo.cfg
 
 The first SIGTERM or SIGINT lets running builds finish and deliver, the second stops them and gives
-them back.
+them back. Results that cannot be delivered stay in the work folder, for the next start.
 
 Exit codes:
   0  left because it was told to, or because it was idle for long enough
@@ -75,6 +75,15 @@ pub struct Options {
     /// Most bytes of one log, with K, M or G; a longer one loses its middle [default: 256M]
     #[arg(long, value_name = "SIZE", env = "MOJI_LOG_LIMIT", value_parser = size)]
     log_limit: Option<u64>,
+    /// While more results than this wait to be delivered, ask for no work [default: 20G]
+    #[arg(long, value_name = "SIZE", env = "MOJI_OUTBOX_LIMIT", value_parser = size)]
+    outbox_limit: Option<u64>,
+    /// Results that could not be delivered for so long are removed [default: 30d]
+    #[arg(long, value_name = "DURATION", env = "MOJI_OUTBOX_AGE", value_parser = duration)]
+    outbox_age: Option<Duration>,
+    /// With less room than this on the disk, ask for no work; 0: never mind [default: 2G]
+    #[arg(long, value_name = "SIZE", env = "MOJI_MIN_FREE", value_parser = size)]
+    min_free: Option<u64>,
     /// Leave when the queue has had nothing for this long
     #[arg(long, value_name = "DURATION", env = "MOJI_EXIT_WHEN_IDLE", num_args = 0..=1,
           default_missing_value = "1m", value_parser = duration)]
@@ -100,6 +109,9 @@ struct ConfigFile {
     build_timeout: Option<String>,
     stall_timeout: Option<String>,
     log_limit: Option<String>,
+    outbox_limit: Option<String>,
+    outbox_age: Option<String>,
+    min_free: Option<String>,
     exit_when_idle: Option<String>,
 }
 
@@ -130,6 +142,12 @@ pub struct Settings {
     pub stall_timeout: Duration,
     /// Most bytes of one log.
     pub log_limit: u64,
+    /// Most bytes of results that wait, while work is asked for.
+    pub outbox_limit: u64,
+    /// How long results wait at most.
+    pub outbox_age: Duration,
+    /// How many bytes must be free; 0: never mind.
+    pub min_free: u64,
     /// When to leave.
     pub exit_when_idle: Option<Duration>,
 }
@@ -203,6 +221,11 @@ impl Options {
             stall_timeout: parsed("stall-timeout", self.stall_timeout, file.stall_timeout, duration)?
                 .unwrap_or(Duration::from_secs(4 * 3600)),
             log_limit: parsed("log-limit", self.log_limit, file.log_limit, size)?.unwrap_or(256 << 20),
+            outbox_limit: parsed("outbox-limit", self.outbox_limit, file.outbox_limit, size)?
+                .unwrap_or(20 << 30),
+            outbox_age: parsed("outbox-age", self.outbox_age, file.outbox_age, duration)?
+                .unwrap_or(Duration::from_secs(30 * 24 * 3600)),
+            min_free: parsed("min-free", self.min_free, file.min_free, size)?.unwrap_or(2 << 30),
             exit_when_idle: parsed("exit-when-idle", self.exit_when_idle, file.exit_when_idle, duration)?,
         })
     }
@@ -310,6 +333,7 @@ mod tests {
         assert_eq!(settings.name.as_str(), "board-7.example.org");
         assert_eq!(settings.work_dir, Path::new("/home/mo/.local/state/moji-client"));
         assert_eq!((settings.slots, settings.exit_when_idle), (1, None));
+        assert_eq!((settings.outbox_limit, settings.min_free), (20 << 30, 2 << 30));
     }
 
     #[test]
@@ -340,7 +364,7 @@ mod tests {
         fs::write(
             &file,
             "server = 'from-file:1234'\nmock-config = 'f43'\nslots = 4\nmock-arg = ['--enablerepo=x']\n\
-             stall-timeout = '2h'\n",
+             stall-timeout = '2h'\noutbox-limit = '5G'\noutbox-age = '2d'\nmin-free = '0'\n",
         )
         .unwrap();
         let file = file.to_str().unwrap();
@@ -351,6 +375,10 @@ mod tests {
             (Duration::from_secs(7200), Duration::from_secs(86400))
         );
         assert_eq!(all.mock_args, ["--enablerepo=x"]);
+        assert_eq!(
+            (all.outbox_limit, all.outbox_age, all.min_free),
+            (5 << 30, Duration::from_secs(2 * 86400), 0)
+        );
         let some = settings(&["--config", file, "--slots", "2", "--mock-arg", "--nocheck", "here"]).unwrap();
         assert_eq!((some.host.as_str(), some.mock_config.as_str(), some.slots), ("here", "f43", 2));
         assert_eq!(some.mock_args, ["--nocheck"]);

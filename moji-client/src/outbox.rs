@@ -1,73 +1,201 @@
-//! Finished results: made durable here before anything else happens with them. Blocks.
+//! Finished results: made durable here before anything else happens with them, and kept until the
+//! server has said its last word. Blocks.
+//!
+//! `WORK_DIR/outbox/<attempt>/` appears by one rename, whole, with a `parcel.json` that says all that
+//! is needed to offer it again. It deliberately does not know connections, nor when anything is sent.
 
+mod reader;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail, ensure};
+use jiff::Timestamp;
 use moji_proto::limits::DATA_BYTES;
-use moji_proto::{ArtifactName, Hasher, ManifestEntry, Outcome, Sha256};
+use moji_proto::{ArtifactName, AttemptId, Hasher, ManifestEntry, Outcome, Sha256, SrpmName, TargetName};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::crash::{self, Point};
 use crate::mock::{logs, results};
 
-/// A finished attempt in the outbox.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+pub use reader::ParcelReader;
+
+/// What `parcel.json` looks like: counts up when it changes.
+const FORMAT: u32 = 1;
+/// The file that makes a folder a parcel.
+const PARCEL: &str = "parcel.json";
+/// No `parcel.json` is longer; a manifest of the most files is a tenth of it.
+const PARCEL_MAX: u64 = 16 << 20;
+
+/// A finished attempt: all that is needed to offer it to the server, whenever that may be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parcel {
+    /// The `FORMAT` of the client that wrote it.
+    format: u32,
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What was built.
+    pub srpm: SrpmName,
+    /// The digest of what was built.
+    pub srpm_sha256: Sha256,
+    /// What it was built for.
+    pub target: TargetName,
     /// How it ended.
     pub outcome: Outcome,
+    /// When.
+    pub finished_at: Timestamp,
     /// Its files, in the order in which they travel.
     pub manifest: Vec<ManifestEntry>,
 }
 
-/// The file that makes a folder of the outbox complete; written last.
-const PARCEL: &str = "parcel.json";
+impl Parcel {
+    /// The size of all files.
+    pub fn bytes(&self) -> u64 {
+        self.manifest.iter().fold(0, |sum, entry| sum.saturating_add(entry.size))
+    }
 
-/// Moves what an attempt left into the outbox: logs cut to `log_limit` bytes, every file that may
-/// travel with its size and digest, all of it durable.
+    /// How long it has been waiting, as far as the clocks are right.
+    pub fn age(&self, now: Timestamp) -> Duration {
+        Duration::try_from(now.duration_since(self.finished_at)).unwrap_or_default()
+    }
+}
+
+/// What is packed.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What was built.
+    pub srpm: SrpmName,
+    /// Its digest.
+    pub srpm_sha256: Sha256,
+    /// What it was built for.
+    pub target: TargetName,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When.
+    pub finished_at: Timestamp,
+}
+
+/// Steps of [`pack`]. The client may be killed, or the machine lose its power, after each.
+///
+/// | after | what is found | what the next start does |
+/// |---|---|---|
+/// | `LogMoved` | the results in the slot's folder, with `mock.log` | removes them: nothing is offered that may not be whole, the server gives the SRPM out again |
+/// | `FilesSynced` | the same, durable, logs cut | the same |
+/// | `Described` | the same, with a `parcel.json` | the same: only what lies in the outbox is one |
+/// | `DescribedDurably` | the same | the same |
+/// | `Moved` | a whole parcel in the outbox, or (without power) still in the slot's folder | offers it, or as before |
+/// | `MovedDurably` | a whole parcel in the outbox | offers it |
+///
+/// A step that fails, for example because the disk is full, leaves everything where it is: packing can
+/// be tried again, and goes through all steps once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    /// Mock's own output is among the results.
+    LogMoved,
+    /// Logs are cut; every file that travels has its size and digest taken, and is durable.
+    FilesSynced,
+    /// `parcel.json` is there, written and synced under another name before.
+    Described,
+    /// And its name is durable, as are the names of all files.
+    DescribedDurably,
+    /// The folder is in the outbox.
+    Moved,
+    /// And its name is durable there.
+    MovedDurably,
+}
+
+impl Step {
+    /// All of them, in order.
+    pub const ALL: [Self; 6] = [
+        Self::LogMoved,
+        Self::FilesSynced,
+        Self::Described,
+        Self::DescribedDurably,
+        Self::Moved,
+        Self::MovedDurably,
+    ];
+}
+
+/// Makes what an attempt left in `resultdir` durable, and moves it to `to` in the outbox: logs cut to
+/// `log_limit` bytes, every file that may travel with its size and digest. `passed` is called after
+/// each step.
 ///
 /// # Errors
-/// When the disk is full or something cannot be read.
+/// When the disk is full ([`is_disk_trouble`]) or something cannot be read. Everything is still in
+/// `resultdir` then.
 pub fn pack(
     resultdir: &Path,
     mock_log: &Path,
-    outbox: &Path,
-    outcome: Outcome,
+    to: &Path,
+    finished: Finished,
     log_limit: u64,
+    mut passed: impl FnMut(Step) -> io::Result<()>,
 ) -> anyhow::Result<Parcel> {
-    let cannot = |what: &Path| format!("cannot put {} into the outbox", what.display());
+    let cannot = |what: &Path| format!("cannot pack {}", what.display());
     match fs::rename(mock_log, resultdir.join("mock.log")) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| cannot(mock_log));
         }
-        _ => {}
+        _ => passed(Step::LogMoved)?,
     }
-    crash::at(Point::LogMoved);
-    let _ = fs::remove_dir_all(outbox);
-    outbox.parent().map_or(Ok(()), fs::create_dir_all).with_context(|| cannot(resultdir))?;
-    fs::rename(resultdir, outbox).with_context(|| cannot(resultdir))?;
-    crash::at(Point::ResultsMoved);
-    let found = results::list(outbox).with_context(|| cannot(resultdir))?;
+    let manifest = describe_all(resultdir, log_limit)?;
+    passed(Step::FilesSynced)?;
+
+    let Finished { attempt, srpm, srpm_sha256, target, outcome, finished_at } = finished;
+    let parcel =
+        Parcel { format: FORMAT, attempt, srpm, srpm_sha256, target, outcome, finished_at, manifest };
+    write_durably(&resultdir.join(PARCEL), &serde_json::to_vec_pretty(&parcel)?)
+        .with_context(|| cannot(&resultdir.join(PARCEL)))?;
+    passed(Step::Described)?;
+    sync_folder(resultdir).with_context(|| cannot(resultdir))?;
+    passed(Step::DescribedDurably)?;
+
+    let outbox = to.parent().unwrap_or(to);
+    make_outbox(outbox).with_context(|| format!("cannot make {}", outbox.display()))?;
+    fs::rename(resultdir, to).with_context(|| cannot(resultdir))?;
+    passed(Step::Moved)?;
+    // It is there, and perhaps not durable: offering it is right all the same, and nothing can be
+    // packed once more.
+    if let Err(error) = sync_folder(outbox) {
+        tracing::warn!("{} may not survive a power cut: {error}", to.display());
+    }
+    passed(Step::MovedDurably)?;
+    Ok(parcel)
+}
+
+/// Whether the disk is to blame, and time may mend it.
+pub fn is_disk_trouble(error: &anyhow::Error) -> bool {
+    const DISK: [Errno; 4] = [Errno::NOSPC, Errno::DQUOT, Errno::IO, Errno::ROFS];
+    let code = |error: &io::Error| error.raw_os_error();
+    let codes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).filter_map(code);
+    codes.map(Errno::from_raw_os_error).any(|errno| DISK.contains(&errno))
+}
+
+/// Cuts logs, and lists everything that travels, durable.
+fn describe_all(resultdir: &Path, log_limit: u64) -> anyhow::Result<Vec<ManifestEntry>> {
+    let cannot = |what: &Path| format!("cannot pack {}", what.display());
+    let found = results::list(resultdir).with_context(|| cannot(resultdir))?;
     for (name, why) in &found.skipped {
         tracing::info!("{name} stays behind: {why:?}");
     }
     let mut manifest = Vec::new();
-    for file in found.files {
-        let path = outbox.join(&file.name);
+    // What an earlier try has left, or a build has made, describes nothing.
+    for file in found.files.into_iter().filter(|file| file.name.as_str() != PARCEL) {
+        let path = resultdir.join(&file.name);
         if file.name.as_str().ends_with(".log") {
             logs::cap_log(&path, log_limit).with_context(|| cannot(&path))?;
         }
         manifest.push(describe(&path, file.name).with_context(|| cannot(&path))?);
     }
-    crash::at(Point::FilesSynced);
-    let parcel = Parcel { outcome, manifest };
-    write_durably(&outbox.join(PARCEL), &serde_json::to_vec_pretty(&parcel)?)
-        .with_context(|| cannot(outbox))?;
-    crash::at(Point::ParcelWritten);
-    File::open(outbox).and_then(|folder| folder.sync_all()).with_context(|| cannot(outbox))?;
-    crash::at(Point::Packed);
-    Ok(parcel)
+    Ok(manifest)
 }
 
 /// Size and digest of a file, which is durable afterwards.
@@ -84,154 +212,127 @@ fn describe(path: &Path, name: ArtifactName) -> io::Result<ManifestEntry> {
     Ok(ManifestEntry { name, size, sha256: hasher.finish() })
 }
 
-/// The digest of the next `length` bytes.
-fn digest_of(file: &mut File, length: u64) -> io::Result<Sha256> {
-    let (mut hasher, mut left, mut buffer) = (Hasher::new(), length, vec![0; DATA_BYTES]);
-    while left > 0 {
-        let read = file.take(left).read(&mut buffer)?;
-        let bytes = buffer.get(..read).filter(|bytes| !bytes.is_empty());
-        hasher.update(bytes.ok_or_else(|| too_short("a file of the outbox has become"))?);
-        left -= read as u64;
-    }
-    Ok(hasher.finish())
-}
-
-fn too_short(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, format!("{what} shorter than the manifest says"))
-}
-
 fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
     let part: PathBuf = path.with_extension("part");
-    fs::write(&part, content)?;
-    File::open(&part)?.sync_all()?;
-    fs::rename(&part, path)
-}
-
-/// The bytes of a parcel's files, one after the other.
-#[derive(Debug)]
-pub struct ParcelReader {
-    outbox: PathBuf,
-    left: std::vec::IntoIter<ManifestEntry>,
-    current: Option<(File, u64)>,
-}
-
-impl ParcelReader {
-    /// From byte `offset` of all files on; when `part` is not the digest of what stands before it in
-    /// its file, from the beginning of that file on. Gives where it begins.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or there are not so many bytes.
-    pub fn resume(outbox: PathBuf, parcel: &Parcel, offset: u64, part: Sha256) -> io::Result<(Self, u64)> {
-        let mut reader = Self { outbox, left: parcel.manifest.clone().into_iter(), current: None };
-        let mut before = offset;
-        while let Some(entry) = reader.left.as_slice().first().filter(|entry| entry.size <= before) {
-            before -= entry.size;
-            reader.left.next();
-        }
-        if before == 0 {
-            return Ok((reader, offset));
-        }
-        let entry = reader.left.next().ok_or_else(|| too_short("the results are"))?;
-        let mut file = results::open_regular(&reader.outbox.join(&entry.name))?;
-        let fits = digest_of(&mut file, before)? == part;
-        let begin = if fits { before } else { 0 };
-        file.seek(SeekFrom::Start(begin))?;
-        reader.current = Some((file, entry.size - begin));
-        Ok((reader, offset - before + begin))
+    // The folder belongs to the build: nothing that lies there is written through.
+    remove_any(&part)?;
+    remove_any(path)?;
+    let written = File::create_new(&part).and_then(|mut file| {
+        file.write_all(content)?;
+        file.sync_all()?;
+        fs::rename(&part, path)
+    });
+    if written.is_err() {
+        let _ = fs::remove_file(&part);
     }
+    written
+}
 
-    /// The next bytes, as many as fit one frame, across the files' borders; empty at the end.
-    ///
-    /// # Errors
-    /// When a file cannot be read or is shorter than its manifest says.
-    pub fn next_piece(&mut self) -> io::Result<Vec<u8>> {
-        let mut piece = Vec::with_capacity(DATA_BYTES);
-        while piece.len() < DATA_BYTES {
-            let Some((file, left)) = &mut self.current else {
-                let Some(entry) = self.left.next() else { break };
-                let path = self.outbox.join(&entry.name);
-                self.current = Some((results::open_regular(&path)?, entry.size));
-                continue;
-            };
-            let room = (DATA_BYTES - piece.len()) as u64;
-            let read = file.take((*left).min(room)).read_to_end(&mut piece)? as u64;
-            *left -= read;
-            if *left == 0 {
-                self.current = None;
-            } else if read == 0 {
-                return Err(too_short("a file of the outbox has become"));
+fn remove_any(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(data) if data.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The outbox itself, durable when it is new.
+fn make_outbox(outbox: &Path) -> io::Result<()> {
+    match fs::create_dir(outbox) {
+        Ok(()) => outbox.parent().map_or(Ok(()), sync_folder),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The parcels that an earlier client has left, oldest first. What is none any more is removed, with
+/// a line that says what it was: the server has it built again.
+///
+/// # Errors
+/// When the outbox cannot be read, or what is none cannot be removed.
+pub fn open(outbox: &Path) -> anyhow::Result<Vec<Parcel>> {
+    let entries = match fs::read_dir(outbox) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.with_context(|| format!("cannot read {}", outbox.display()))?,
+    };
+    let mut parcels = Vec::new();
+    for entry in entries {
+        let path = entry.with_context(|| format!("cannot read {}", outbox.display()))?.path();
+        match read(&path) {
+            Ok(parcel) => parcels.push(parcel),
+            Err(error) => {
+                let path_name = path.display();
+                let what = described(&path);
+                tracing::error!(
+                    "the results of {what} are lost, and the server has it built again: {error:#}"
+                );
+                remove(&path).with_context(|| format!("cannot remove {path_name}"))?;
             }
         }
-        Ok(piece)
     }
+    parcels.sort_by_key(|parcel| (parcel.finished_at, parcel.attempt));
+    Ok(parcels)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use moji_proto::Sha256;
-
-    #[test]
-    fn a_parcel_holds_what_may_travel_and_reads_as_one() {
-        let at = tempfile::tempdir().unwrap();
-        let (resultdir, mock_log, outbox) =
-            (at.path().join("result"), at.path().join("mock.log"), at.path().join("outbox/7"));
-        fs::create_dir(&resultdir).unwrap();
-        let files: [(&str, &[u8]); 4] = [
-            ("a-1-1.noarch.rpm", &[1; 700_000]),
-            ("build.log", b"built"),
-            ("empty.log", b""),
-            ("evil;.sh", b"no"),
-        ];
-        for (name, content) in files {
-            fs::write(resultdir.join(name), content).unwrap();
-        }
-        fs::write(&mock_log, "INFO").unwrap();
-        let parcel = pack(&resultdir, &mock_log, &outbox, Outcome::Succeeded, 1 << 20).unwrap();
-        let names: Vec<_> = parcel.manifest.iter().map(|entry| entry.name.as_str()).collect();
-        assert_eq!(names, ["a-1-1.noarch.rpm", "build.log", "empty.log", "mock.log"]);
-        assert_eq!(parcel.manifest[1].sha256, Sha256::of(b"built"));
-        let nothing = Sha256::of(b"");
-        let (mut reader, from) = ParcelReader::resume(outbox.clone(), &parcel, 0, nothing).unwrap();
-        assert_eq!(from, 0);
-        let mut all = Vec::new();
-        loop {
-            let piece = reader.next_piece().unwrap();
-            if piece.is_empty() {
-                break;
-            }
-            all.extend(piece);
-        }
-        assert_eq!(all.len() as u64, parcel.manifest.iter().map(|entry| entry.size).sum::<u64>());
-        assert!(all.ends_with(b"builtINFO"));
-        let starts = [
-            (5, Sha256::of(&[1; 5]), 5),
-            (5, nothing, 0),
-            (700_002, Sha256::of(b"bu"), 700_002),
-            (700_002, Sha256::of(b"bo"), 700_000),
-            (700_005, nothing, 700_005),
-            (700_009, nothing, 700_009),
-        ];
-        for (offset, part, begins) in starts {
-            let (mut reader, from) = ParcelReader::resume(outbox.clone(), &parcel, offset, part).unwrap();
-            assert_eq!(from, begins, "{offset}");
-            assert!(all[from as usize..].starts_with(&reader.next_piece().unwrap()), "{offset}");
-        }
-        assert!(ParcelReader::resume(outbox.clone(), &parcel, 700_010, nothing).is_err());
-        fs::write(outbox.join("build.log"), "b").unwrap();
-        let (mut reader, _) = ParcelReader::resume(outbox, &parcel, 0, nothing).unwrap();
-        assert!(std::iter::from_fn(|| Some(reader.next_piece())).take(5).any(|piece| piece.is_err()));
+/// A parcel whose files are all there.
+fn read(folder: &Path) -> anyhow::Result<Parcel> {
+    let path = folder.join(PARCEL);
+    let file = match results::open_regular(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => bail!("it is not whole"),
+        file => file.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let mut json = Vec::new();
+    file.take(PARCEL_MAX)
+        .read_to_end(&mut json)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let parcel: Parcel =
+        serde_json::from_slice(&json).with_context(|| format!("{} cannot be understood", path.display()))?;
+    ensure!(parcel.format == FORMAT, "{} has format {}, not {FORMAT}", path.display(), parcel.format);
+    let is_its = folder.file_name().is_some_and(|name| *name == *parcel.attempt.to_string());
+    ensure!(is_its, "{} is about {}", path.display(), parcel.attempt);
+    let mut names = BTreeSet::new();
+    for ManifestEntry { name, size, .. } in &parcel.manifest {
+        let file =
+            results::open_regular(&folder.join(name)).with_context(|| format!("cannot open {name}"))?;
+        let found = file.metadata()?.len();
+        ensure!(found == *size, "{name} has {found} bytes, not {size}");
+        ensure!(names.insert(name), "{name} is listed twice");
     }
+    Ok(parcel)
+}
 
-    #[test]
-    fn a_long_log_is_cut() {
-        let at = tempfile::tempdir().unwrap();
-        let resultdir = at.path().join("result");
-        fs::create_dir(&resultdir).unwrap();
-        fs::write(resultdir.join("build.log"), vec![b'x'; 100_000]).unwrap();
-        let outbox = at.path().join("outbox");
-        let parcel = pack(&resultdir, &at.path().join("none"), &outbox, Outcome::Succeeded, 10_000).unwrap();
-        assert!(parcel.manifest[0].size <= 10_000, "{parcel:?}");
-        assert_eq!(parcel.manifest[0].size, fs::metadata(outbox.join("build.log")).unwrap().len());
+/// The name of what is broken: of the SRPM if that can still be read, and of the attempt.
+fn described(folder: &Path) -> String {
+    #[derive(Deserialize)]
+    struct Name {
+        srpm: SrpmName,
     }
+    let attempt = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let json = results::open_regular(&folder.join(PARCEL)).ok().and_then(|file| {
+        let mut json = Vec::new();
+        file.take(PARCEL_MAX).read_to_end(&mut json).ok()?;
+        serde_json::from_slice::<Name>(&json).ok()
+    });
+    json.map_or(format!("attempt {attempt}"), |name| format!("{} (attempt {attempt})", name.srpm))
+}
+
+/// Removes a parcel: after a crash on the way it is either still whole or recognised as none, because
+/// `parcel.json` goes first.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn remove(folder: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(folder).is_ok_and(|data| data.is_dir()) {
+        return remove_any(folder);
+    }
+    remove_any(&folder.join(PARCEL))?;
+    // A parcel without it cannot be offered; that it is gone must not be forgotten before the rest is.
+    sync_folder(folder)?;
+    crash::at(Point::ParcelRemoved);
+    fs::remove_dir_all(folder)
 }

@@ -1,30 +1,44 @@
-//! The client as one function: the task that owns the agent, its jobs and its connection.
+//! The client as one function: the task that owns the agent, its jobs, its outbox and its connection.
+//!
+//! It decides nothing: what happens becomes an event for the agent (`events`), and what the agent
+//! wants is carried out (`carry_out`).
+
+mod carry_out;
+mod events;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use jiff::Timestamp;
 use moji_proto::io::IncomingStream;
-use moji_proto::{Assignment, AttemptId, Phase, Registration, ToServer};
+use moji_proto::{Assignment, AttemptId, HeldAttempt, LogFile, Phase, Registration, Sha256, ToServer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use crate::agent::Why;
-use crate::agent::{Agent, Effect, Event};
+use crate::agent::{Agent, Event, Rules};
 use crate::backoff::Backoff;
 use crate::builder::Builder;
-use crate::connection::{self, FromServer, Link, Proof, Unwelcome};
-use crate::job::{Job, Verdict};
+use crate::connection::{self, FromServer, Lease, Link, Proof, Unwelcome};
+use crate::delivery::UploadEnd;
+use crate::disk::FreeSpace;
+use crate::job::{End, Progress};
+use crate::outbox::Parcel;
 use crate::work_dir::WorkDir;
 
 /// How long a server may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(30);
-/// How long leaving may take at most.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long saying goodbye may take at most.
 const LEAVE: Duration = Duration::from_secs(5);
+/// How long removing what was delivered may keep a client from leaving.
+const REMOVE: Duration = Duration::from_secs(60);
+/// Longer waits are not told from waits without an end.
+const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Makes connections to the server: TCP, or whatever a test brings.
 pub trait Connector: Send + Sync + 'static {
@@ -55,6 +69,40 @@ pub struct Config {
     pub exit_when_idle: Option<Duration>,
     /// Most bytes of one log.
     pub log_limit: u64,
+    /// While more bytes of results than this wait to be delivered, no work is asked for.
+    pub outbox_limit: u64,
+    /// Results that could not be delivered for so long are removed.
+    pub outbox_age: Duration,
+    /// With fewer bytes than this free, no work is asked for; 0: never mind.
+    pub min_free: u64,
+    /// How many bytes are free.
+    pub free_space: FreeSpace,
+}
+
+impl Config {
+    /// The usual; looks at no disk.
+    pub fn new(registration: Registration) -> Self {
+        Self {
+            registration,
+            password: None,
+            exit_when_idle: None,
+            log_limit: 256 << 20,
+            outbox_limit: 20 << 30,
+            outbox_age: Duration::from_secs(30 * 24 * 3600),
+            min_free: 0,
+            free_space: FreeSpace::new(|| None),
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            slots: self.registration.slots,
+            exit_when_idle: self.exit_when_idle,
+            outbox_limit: self.outbox_limit,
+            outbox_age: self.outbox_age,
+            needs_room: self.min_free > 0,
+        }
+    }
 }
 
 /// What its owner tells a client.
@@ -69,8 +117,9 @@ pub enum Signal {
 /// Works until it is told to leave or has been idle for long enough.
 ///
 /// # Errors
-/// [`Unwelcome`] when the server refuses this builder before it has ever let it in. Later the
-/// client goes on trying for ever, because a server may be in the middle of being set up anew.
+/// [`Unwelcome`] when the server refuses this builder before it has ever let it in; when the outbox
+/// cannot be read. Later the client goes on trying for ever, because a server may be in the middle of
+/// being set up anew.
 pub async fn run<C: Connector>(
     config: Config,
     connector: C,
@@ -78,19 +127,26 @@ pub async fn run<C: Connector>(
     work_dir: Arc<WorkDir>,
     mut signals: mpsc::Receiver<Signal>,
 ) -> anyhow::Result<Why> {
+    let outbox = Arc::clone(&work_dir);
+    let parcels = spawn_blocking(move || outbox.parcels()).await??;
     let mut client = Client::new(config, Arc::new(connector), builder, work_dir);
+    client.take_over(parcels);
     let proof = Proof::new(client.config.password.clone());
     client.connect(proof, Duration::ZERO);
     loop {
-        let deadline = client.agent.next_deadline().map(|moment| client.started + moment);
+        let wake = client.agent.next_deadline().map(|moment| client.instant_of(moment));
         let left = tokio::select! {
             biased;
             Some(signal) = signals.recv() => client.on_signal(signal),
+            Some((slot, progress)) = client.progress.recv() => client.on_progress(slot, progress),
             Some(ended) = client.jobs.join_next() => client.on_job_end(ended),
-            Some((slot, phase)) = client.phases.recv() => client.on_phase(slot, phase),
+            Some(ended) = client.uploads.join_next() => client.on_upload_end(ended),
+            Some(free) = client.looks.join_next() => client.on_look(free.ok().flatten()),
+            Some(_) = client.lists.join_next() => None,
+            Some(_) = client.removals.join_next() => None,
             Some(event) = client.events.recv() => client.on_server(event),
             ended = &mut client.connection => client.on_disconnect(ended)?,
-            () = sleep_until(deadline.unwrap_or(client.started)), if deadline.is_some() => {
+            () = sleep_until(wake.unwrap_or(client.started)), if wake.is_some() => {
                 let effects = client.agent.on_time(client.started.elapsed());
                 client.carry_out(effects)
             }
@@ -102,13 +158,16 @@ pub async fn run<C: Connector>(
     }
 }
 
-type Ended = Result<(Proof, anyhow::Error), tokio::task::JoinError>;
+type Ended = Result<(Proof, anyhow::Error), JoinError>;
 
+/// What a slot works on.
 struct Running {
     assignment: Assignment,
+    /// Of the SRPM, when it is here.
+    sha256: Option<Sha256>,
     phase: Phase,
     cancel: CancellationToken,
-    verdicts: mpsc::Sender<Verdict>,
+    lease: watch::Sender<Option<Lease>>,
 }
 
 struct Client<C> {
@@ -124,23 +183,45 @@ struct Client<C> {
     goodbye: CancellationToken,
     link: Option<Link>,
     ever_connected: bool,
-    /// What is just being assigned.
-    assigned: Option<(Assignment, IncomingStream<ToServer>)>,
     running: BTreeMap<u16, Running>,
-    jobs: JoinSet<(u16, bool)>,
+    parcels: BTreeMap<AttemptId, Arc<Parcel>>,
+    jobs: JoinSet<(u16, End)>,
+    uploads: JoinSet<(AttemptId, UploadEnd)>,
+    uploading: BTreeMap<AttemptId, AbortHandle>,
+    /// Looks at the disk.
+    looks: JoinSet<Option<u64>>,
+    /// Lists of results on their way to the server.
+    lists: JoinSet<()>,
+    /// Results that are just being removed.
+    removals: JoinSet<()>,
+    free: Option<u64>,
     events_tx: mpsc::Sender<FromServer>,
     events: mpsc::Receiver<FromServer>,
-    phases_tx: mpsc::Sender<(u16, Phase)>,
-    phases: mpsc::Receiver<(u16, Phase)>,
+    progress_tx: mpsc::Sender<(u16, Progress)>,
+    progress: mpsc::Receiver<(u16, Progress)>,
     attempts: watch::Sender<Vec<(AttemptId, Phase)>>,
+    /// Until when the server has no work, and why: said once.
+    suspended: Option<(Instant, String)>,
+    /// What the event that is being handled brings, for its effects.
+    brought: Brought,
+}
+
+/// What an event brings that does not concern the agent.
+#[derive(Default)]
+struct Brought {
+    assigned: Option<(Assignment, IncomingStream<ToServer>)>,
+    logs: BTreeMap<LogFile, u64>,
+    reason: String,
+    /// From where on the server wants results: kept until their turn comes.
+    wanted: BTreeMap<AttemptId, (u64, Sha256)>,
 }
 
 impl<C: Connector> Client<C> {
     fn new(config: Config, connector: Arc<C>, builder: Arc<dyn Builder>, work_dir: Arc<WorkDir>) -> Self {
         let (events_tx, events) = mpsc::channel(64);
-        let (phases_tx, phases) = mpsc::channel(64);
+        let (progress_tx, progress) = mpsc::channel(64);
         Self {
-            agent: Agent::new(config.registration.slots, config.exit_when_idle),
+            agent: Agent::new(config.rules()),
             config,
             connector,
             builder,
@@ -151,15 +232,38 @@ impl<C: Connector> Client<C> {
             goodbye: CancellationToken::new(),
             link: None,
             ever_connected: false,
-            assigned: None,
             running: BTreeMap::new(),
+            parcels: BTreeMap::new(),
             jobs: JoinSet::new(),
+            uploads: JoinSet::new(),
+            uploading: BTreeMap::new(),
+            looks: JoinSet::new(),
+            lists: JoinSet::new(),
+            removals: JoinSet::new(),
+            free: None,
             events_tx,
             events,
-            phases_tx,
-            phases,
+            progress_tx,
+            progress,
             attempts: watch::Sender::new(Vec::new()),
+            suspended: None,
+            brought: Brought::default(),
         }
+    }
+
+    fn instant_of(&self, moment: Duration) -> Instant {
+        self.started + moment.min(self.started.elapsed() + FAR_AWAY)
+    }
+
+    /// What an earlier client has finished.
+    fn take_over(&mut self, parcels: Vec<Parcel>) {
+        for parcel in parcels {
+            let (attempt, bytes, age) = (parcel.attempt, parcel.bytes(), parcel.age(Timestamp::now()));
+            tracing::info!("the results of {} ({attempt}) wait to be delivered", parcel.srpm);
+            self.parcels.insert(attempt, Arc::new(parcel));
+            self.handle(Event::Found { attempt, bytes, age });
+        }
+        self.publish_attempts();
     }
 
     /// Connects after a wait, and serves the connection, in a task of its own.
@@ -197,172 +301,75 @@ impl<C: Connector> Client<C> {
         if error.is::<Unwelcome>() && !self.ever_connected {
             return Err(error.context(format!("cannot work for {server}")));
         }
-        if self.link.take().is_some() {
+        if self.link.is_some() {
             self.backoff.reset();
         }
+        self.unlink();
         let wait = self.backoff.next(self.connector.jitter());
-        tracing::warn!("no connection to {server}: {error:#}; next try in {:.0} s", wait.as_secs_f64());
+        tracing::warn!("no connection to {server}: {error:#}; next try in {:.1} s", wait.as_secs_f64());
         self.connect(proof, wait);
         Ok(self.handle(Event::Disconnected))
     }
 
-    fn on_signal(&mut self, signal: Signal) -> Option<Why> {
-        match signal {
-            Signal::Drain => {
-                match self.running.len() {
-                    0 => tracing::info!("nothing to finish: leaving"),
-                    running => tracing::info!(
-                        "finishing what is being built ({running}), then leaving; once more stops it"
-                    ),
-                }
-                self.handle(Event::Drain)
-            }
-            Signal::Stop => {
-                tracing::info!("stopping what is being built ({}) and giving it back", self.running.len());
-                self.handle(Event::Stop)
-            }
+    /// Takes away from everybody what they have of the connection.
+    fn unlink(&mut self) {
+        self.link = None;
+        for running in self.running.values() {
+            running.lease.send_replace(None);
         }
-    }
-
-    fn on_phase(&mut self, slot: u16, phase: Phase) -> Option<Why> {
-        if let Some(running) = self.running.get_mut(&slot) {
-            running.phase = phase;
-            tracing::debug!("slot {slot}: {}: {phase}", running.assignment.srpm);
-        }
-        self.publish_attempts();
-        None
+        // They are aborted. Whatever they still had to say is about a connection that has ended.
+        (self.uploads, self.lists) = (JoinSet::new(), JoinSet::new());
+        self.uploading.clear();
+        self.brought.wanted.clear();
     }
 
     fn publish_attempts(&self) {
-        let attempts =
-            self.running.values().map(|running| (running.assignment.attempt, running.phase)).collect();
-        self.attempts.send_replace(attempts);
+        let running = self.running.values().map(|running| (running.assignment.attempt, running.phase));
+        let parcels = self.parcels.keys().map(|attempt| (*attempt, Phase::Delivering));
+        self.attempts.send_replace(running.chain(parcels).collect());
     }
 
-    fn on_server(&mut self, event: FromServer) -> Option<Why> {
-        match event {
-            FromServer::Connected(link) => {
-                self.link = Some(link);
-                self.ever_connected = true;
-                self.handle(Event::Connected)
-            }
-            FromServer::Assigned(assignment, srpm) => {
-                let (slot, attempt) = (assignment.slot, assignment.attempt);
-                self.assigned = Some((assignment, srpm));
-                let left = self.handle(Event::Assigned { slot, attempt });
-                self.assigned = None;
-                left
-            }
-            FromServer::Wanted { attempt, offset, part } => {
-                self.verdict(attempt, Verdict::Wanted { offset, part })
-            }
-            FromServer::Accepted(attempt) => self.verdict(attempt, Verdict::Accepted),
-            FromServer::Rejected { attempt, reason, again: true } => {
-                self.verdict(attempt, Verdict::Again(reason))
-            }
-            FromServer::Rejected { attempt, reason, again: false } => {
-                self.verdict(attempt, Verdict::Refused(reason))
-            }
-            FromServer::Dropped(attempt, reason) => {
-                if let Some(running) =
-                    self.running.values().find(|running| running.assignment.attempt == attempt)
-                {
-                    tracing::warn!("{} is not wanted any more: {reason}", running.assignment.srpm);
-                }
-                self.handle(Event::Dropped(attempt))
-            }
+    fn running_attempt(&self, attempt: AttemptId) -> Option<&Running> {
+        self.running.values().find(|running| running.assignment.attempt == attempt)
+    }
+
+    /// What a new connection is told about an attempt.
+    fn held(&self, attempt: AttemptId) -> Option<HeldAttempt> {
+        if let Some(Running { assignment, sha256, phase, .. }) = self.running_attempt(attempt) {
+            let Assignment { target, srpm, slot, .. } = assignment.clone();
+            return Some(HeldAttempt {
+                attempt,
+                target,
+                srpm,
+                sha256: (*sha256)?,
+                slot: Some(slot),
+                phase: *phase,
+            });
         }
-    }
-
-    /// A verdict about an attempt that is no longer here concerns nobody.
-    fn verdict(&mut self, attempt: AttemptId, verdict: Verdict) -> Option<Why> {
-        let running = self.running.values().find(|running| running.assignment.attempt == attempt)?;
-        let _ = running.verdicts.try_send(verdict);
-        None
-    }
-
-    fn on_job_end(&mut self, ended: Result<(u16, bool), tokio::task::JoinError>) -> Option<Why> {
-        let (slot, trouble) = match ended {
-            Ok(ended) => ended,
-            Err(error) => {
-                tracing::error!("internal error: {error}");
-                return None;
-            }
-        };
-        self.running.remove(&slot);
-        self.publish_attempts();
-        self.handle(Event::JobEnded { slot, trouble })
+        let parcel = self.parcels.get(&attempt)?;
+        let (target, srpm, sha256) = (parcel.target.clone(), parcel.srpm.clone(), parcel.srpm_sha256);
+        Some(HeldAttempt { attempt, target, srpm, sha256, slot: None, phase: Phase::Delivering })
     }
 
     fn handle(&mut self, event: Event) -> Option<Why> {
         let effects = self.agent.handle(self.started.elapsed(), event);
-        self.carry_out(effects)
-    }
-
-    /// Gives the reason when the last effect is to leave.
-    fn carry_out(&mut self, effects: Vec<Effect>) -> Option<Why> {
-        for effect in effects {
-            match effect {
-                Effect::Ask(slot) => self.say(&ToServer::Ask { slot }),
-                Effect::SayDrain => self.say(&ToServer::Drain),
-                Effect::Release { attempt, reason } => {
-                    self.say(&ToServer::Release { attempt, reason: reason.into(), trouble: false });
-                }
-                Effect::Start { slot, .. } => self.start(slot),
-                Effect::Abort(slot) => {
-                    if let Some(running) = self.running.get(&slot) {
-                        running.cancel.cancel();
-                    }
-                }
-                Effect::Leave(why) => return Some(why),
-            }
-        }
-        None
-    }
-
-    /// What cannot be said because the connection has ended is not missed: its end says more.
-    fn say(&self, message: &ToServer) {
-        if let Some(link) = &self.link {
-            let _ = link.out.send(message);
-        }
-    }
-
-    fn start(&mut self, slot: u16) {
-        let Some(((assignment, srpm), link)) = self.assigned.take().zip(self.link.clone()) else { return };
-        tracing::info!("building {} for {} in slot {slot}", assignment.srpm, assignment.target);
-        let (verdicts_tx, verdicts) = mpsc::channel(4);
-        let cancel = CancellationToken::new();
-        let (out, attempt) = (link.out.clone(), assignment.attempt);
-        let job = Job {
-            assignment: assignment.clone(),
-            srpm,
-            link,
-            verdicts,
-            phases: self.phases_tx.clone(),
-            cancel: cancel.clone(),
-            builder: Arc::clone(&self.builder),
-            work_dir: Arc::clone(&self.work_dir),
-            log_limit: self.config.log_limit,
-        };
-        self.running
-            .insert(slot, Running { assignment, phase: Phase::Receiving, cancel, verdicts: verdicts_tx });
-        self.jobs.spawn(async move {
-            let ended = tokio::spawn(job.run()).await;
-            // A panic in a job is trouble of this machine, and its slot goes on. Nobody else would
-            // give the attempt back.
-            if ended.is_err() {
-                let reason = "internal error of the builder".into();
-                let _ = out.send(&ToServer::Release { attempt, reason, trouble: true });
-            }
-            (slot, ended.unwrap_or(true))
-        });
-        self.publish_attempts();
+        let left = self.carry_out(effects);
+        self.brought.reason.clear();
+        left
     }
 
     /// Says goodbye, as far as that is possible.
     async fn leave(&mut self) {
+        if !self.parcels.is_empty() {
+            tracing::info!(
+                "leaving: results stay in the outbox ({}), and are delivered after the next start",
+                self.parcels.len()
+            );
+        }
         // The writer ends when nobody can say anything any more.
-        self.link = None;
+        self.unlink();
+        let removals = async { while self.removals.join_next().await.is_some() {} };
+        let _ = timeout(REMOVE, removals).await;
         self.goodbye.cancel();
         let _ = timeout(LEAVE, &mut self.connection).await;
     }

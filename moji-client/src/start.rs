@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 use crate::builder::Mock;
+use crate::disk::FreeSpace;
 use crate::mock::command::check_mock_args;
 use crate::mock::configs;
 use crate::mock::run::{Limits, environment};
@@ -97,11 +98,16 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
         arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
         software: concat!("moji-client ", env!("CARGO_PKG_VERSION")).into(),
     };
+    let disks = vec![work_dir.path().to_owned(), PathBuf::from("/var/lib/mock")];
     let config = Config {
         registration,
         password: settings.password,
         exit_when_idle: settings.exit_when_idle,
         log_limit: settings.log_limit,
+        outbox_limit: settings.outbox_limit,
+        outbox_age: settings.outbox_age,
+        min_free: settings.min_free,
+        free_space: FreeSpace::of(disks),
     };
     let connector = Tcp { host: settings.host, port: settings.port };
     Ok(Started { config, connector, mock: Arc::new(mock), work_dir })

@@ -14,6 +14,8 @@ use anyhow::{Context as _, bail};
 use moji_proto::{AttemptId, Sha256};
 use rustix::fs::FlockOperation;
 
+use crate::outbox::{self, Parcel};
+
 /// The folder, locked for this client.
 #[derive(Debug)]
 pub struct WorkDir {
@@ -22,8 +24,8 @@ pub struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes the folder if it is missing, locks it, and removes what an earlier client left: its
-    /// attempts are queued again on the server.
+    /// Makes the folder if it is missing, locks it, and removes what an earlier client was building:
+    /// the server gives that out again. What it had finished stays in the outbox.
     ///
     /// # Errors
     /// When it cannot be written, its path cannot be given to Mock, or another client uses it.
@@ -49,12 +51,11 @@ impl WorkDir {
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
             let name = entry.file_name();
-            let is_slot = name.to_str().is_some_and(|name| name.starts_with("slot-"));
-            if is_slot || name == "outbox" {
+            if name.to_str().is_some_and(|name| name.starts_with("slot-")) {
                 for attempt in fs::read_dir(entry.path())? {
                     let left = attempt?.path();
                     tracing::info!(
-                        "removing {}: that attempt was given up when its client ended",
+                        "removing {}: that attempt was not finished when its client ended",
                         left.display()
                     );
                     fs::remove_dir_all(&left).with_context(|| format!("cannot remove {}", left.display()))?;
@@ -77,6 +78,14 @@ impl WorkDir {
     /// The folder of an attempt's finished results.
     pub fn outbox(&self, attempt: AttemptId) -> PathBuf {
         self.path.join("outbox").join(attempt.to_string())
+    }
+
+    /// The finished results that wait to be delivered, oldest first; what is broken is removed.
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn parcels(&self) -> anyhow::Result<Vec<Parcel>> {
+        outbox::open(&self.path.join("outbox"))
     }
 
     /// A text that is the same at each start and different for each work folder of a machine: what
@@ -106,7 +115,10 @@ mod tests {
         let id = first.id();
         drop(first);
         let second = WorkDir::open(&path).unwrap();
-        assert!(!second.attempt(3, attempt).exists() && !second.outbox(attempt).exists());
+        assert!(!second.attempt(3, attempt).exists() && second.outbox(attempt).exists());
+        // It is none.
+        assert_eq!(second.parcels().unwrap(), []);
+        assert!(!second.outbox(attempt).exists());
         assert!(path.join("a file of its owner").exists());
         assert_eq!(second.id(), id);
     }

@@ -11,7 +11,6 @@ use moji_proto::Outcome;
 use moji_server::commit::Step;
 use moji_server::crash::{Move, Point};
 use moji_server::metadata::Step as PublicationStep;
-use moji_tests::support::expect::{FINISHED, Finished};
 use moji_tests::support::processes::{Farm, Program, TARGET, names_in, outcome_of, tiny, wait_until};
 use moji_tests::support::published::check_results;
 use moji_tests::support::repository::{read_metadata, wait_for_packages};
@@ -162,21 +161,13 @@ fn srpms_below(folder: std::path::PathBuf) -> Vec<String> {
     found
 }
 
-/// How often the SRPM may be built when an attempt is lost whose Mock had ended.
-fn builds_after_a_loss() -> usize {
-    match FINISHED {
-        Finished::MayBeBuiltAgain => 2,
-        Finished::IsDelivered => 1,
-    }
-}
-
 #[test]
 fn a_point_that_does_not_exist_is_refused() {
     let mut farm = Farm::start(&[]);
     let built = "the programs were built without the feature crash-points: run scripts/test";
     for (command, some) in [
         (farm.server_command(&["--listen", "127.0.0.1:0"]), "commit-staged"),
-        (farm.client_command("b1", &[]), "parcel-written"),
+        (farm.client_command("b1", &[]), "moved-durably"),
     ] {
         let (code, said) = outcome_of(crashing(command, "nowhere"));
         assert_eq!(code, 2, "{built}: {said}");
@@ -199,9 +190,7 @@ fn commit_dies((step, story): (Step, Story)) {
     stage.farm.run_server(stage.server_command());
     stage.assert_settled();
     handed_out += stage.farm.hand_outs().len();
-    // What REPO had already is never built again.
-    let builds = if step < Step::Published { builds_after_a_loss() } else { 1 };
-    assert_eq!(handed_out, builds);
+    assert_eq!(handed_out, 1, "it was built again");
     stage.assert_client_is_empty("b1");
 }
 
@@ -339,19 +328,10 @@ fn client_dies((point, story): (ClientPoint, Story)) {
     stage.assert_nothing_half();
     stage.farm.start_client("b1", &[]);
     stage.assert_settled();
-    let builds = match point {
-        ClientPoint::Received | ClientPoint::Built => 2..=2,
-        // What is in the outbox is complete from here on.
-        ClientPoint::LogMoved | ClientPoint::ResultsMoved | ClientPoint::FilesSynced => 1..=2,
-        ClientPoint::ParcelWritten | ClientPoint::Packed | ClientPoint::PieceSent => {
-            1..=builds_after_a_loss()
-        }
-        // The server has it all, and goes on by itself when the connection is lost after that.
-        ClientPoint::Sent => 1..=builds_after_a_loss(),
-        ClientPoint::Settled | ClientPoint::SlotRemoved => 1..=1,
-    };
+    // What is in the outbox is complete, and is not built again.
+    let builds = if point < ClientPoint::Moved { 2 } else { 1 };
     let handed_out = stage.farm.hand_outs().len();
-    assert!(builds.contains(&handed_out), "handed out {handed_out} times, not {builds:?}");
+    assert_eq!(handed_out, builds, "{point:?}");
     stage.assert_client_is_empty("b1");
 }
 

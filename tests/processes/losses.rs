@@ -1,5 +1,6 @@
 //! Clients and servers that are killed, stopped and started again.
 
+use std::fs;
 use std::path::Path;
 
 use moji_proto::Outcome;
@@ -137,6 +138,28 @@ fn a_stopped_servers_work_is_done_after_its_restart() {
         server.signal(Signal::TERM);
         assert_eq!(server.wait_code(), 0);
     });
+}
+
+/// What was finished while the server was away is still there after kill -9 of the client.
+#[test]
+fn finished_results_outlive_their_client() {
+    let mut farm = Farm::start(&[]);
+    farm.start_client("b1", &[]);
+    farm.queue_gated("precious");
+    farm.wait_at_gate("b1", "precious");
+    farm.server.as_mut().unwrap().kill();
+    farm.open("precious");
+    farm.client("b1").wait_line("precious-1-1.src.rpm is built");
+    let outbox = farm.work_dir("b1").join("outbox");
+    let parcels = || fs::read_dir(&outbox).into_iter().flatten().flatten().map(|entry| entry.path());
+    wait_until("results in the outbox", || parcels().any(|parcel| parcel.join("parcel.json").exists()));
+    farm.client_mut("b1").kill();
+    farm.start_server(&[]);
+    farm.start_client("b1", &[]);
+    farm.client("b1").wait_line("the results of precious-1-1.src.rpm");
+    assert_built_once_by(&farm, "precious", "b1");
+    wait_until("an empty outbox", || parcels().next().is_none());
+    farm.wait_no_build_processes();
 }
 
 #[test]

@@ -8,6 +8,7 @@
 
 mod arriving;
 mod crash_points;
+mod cut_upload;
 mod fsck;
 mod full_disk;
 mod latency;

@@ -320,12 +320,9 @@ fn add_client(
     sim.host(builder.name.as_str(), move || {
         let (work, worker, plan) = (work.clone(), Arc::clone(&worker), plan.clone());
         async move {
-            let config = Config {
-                registration: registration(&plan.name, &plan.targets, plan.slots)?,
-                password: password.map(Into::into),
-                exit_when_idle: None,
-                log_limit: 50_000,
-            };
+            let mut config = Config::new(registration(&plan.name, &plan.targets, plan.slots)?);
+            config.password = password.map(Into::into);
+            config.log_limit = 50_000;
             let connector = ToServer(Mutex::new(Random::new(seed, &plan.name)));
             let work_dir = Arc::new(WorkDir::open(&work)?);
             let (_signals, never) = mpsc::channel(1);

@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use moji_proto::{FailureKind, Outcome};
 use moji_server::record::BuildRecord;
-use moji_tests::support::expect::{BUILDERS_FAULT, BuildersFault, FINISHED, Finished};
 use moji_tests::support::processes::{names_in, outcome_of};
 use moji_tests::support::published::check_results;
 use moji_tests::support::repository::wait_for_packages;
@@ -22,6 +20,7 @@ pub(crate) struct Report {
     faults: BTreeMap<Fault, u64>,
     srpms: usize,
     withdrawn: usize,
+    held: Vec<String>,
     succeeded: usize,
     failed: usize,
     attempts: usize,
@@ -45,6 +44,7 @@ impl fmt::Display for Report {
         let Self { srpms, withdrawn, succeeded, failed, attempts, runs, .. } = self;
         writeln!(f, "{srpms} SRPMs, {withdrawn} withdrawn, {succeeded} succeeded, {failed} failed")?;
         writeln!(f, "{attempts} attempts, {runs} runs of Mock")?;
+        writeln!(f, "held and tried again by a person {} {:?}", self.held.len(), self.held)?;
         writeln!(f, "lost {} {:?}", self.lost.len(), self.lost)?;
         writeln!(f, "accepted twice {} {:?}", self.twice.len(), self.twice)?;
         writeln!(f, "finished builds that were rebuilt {}", self.rebuilt.len())?;
@@ -91,7 +91,7 @@ pub(crate) fn check(soak: &mut Soak) -> Report {
     if !lost.is_empty() || !twice.is_empty() {
         problems.push(format!("lost {}, accepted twice {}", lost.len(), twice.len()));
     }
-    if FINISHED == Finished::IsDelivered && !rebuilt.is_empty() {
+    if !rebuilt.is_empty() {
         problems.push(format!("{} finished builds were rebuilt: {rebuilt:#?}", rebuilt.len()));
     }
     let settled = || results.iter().filter(|(folder, _)| !folder.contains('/'));
@@ -101,6 +101,7 @@ pub(crate) fn check(soak: &mut Soak) -> Report {
         faults: soak.faults.clone(),
         srpms: soak.queued.len(),
         withdrawn: soak.withdrawn.len(),
+        held: soak.held.clone(),
         succeeded,
         failed: settled().count() - succeeded,
         attempts: handed_out.len(),
@@ -127,8 +128,7 @@ fn wrong_results(soak: &Soak, results: &BTreeMap<String, BuildRecord>) -> Vec<St
             wrong.push(format!("{name}: nothing is published"));
             continue;
         };
-        let excused = matches!(&record.outcome, Outcome::Failed { kind, .. } if is_excused(soak, *kind));
-        if record.srpm.as_str() != name || !(kind.expects(&record.outcome) || excused) {
+        if record.srpm.as_str() != name || !kind.expects(&record.outcome) {
             wrong.push(format!("{name}: {record:?}"));
         }
         let failure = soak.farm.finished(format!("{name}.failed.json")).exists();
@@ -143,12 +143,6 @@ fn wrong_results(soak: &Soak, results: &BTreeMap<String, BuildRecord>) -> Vec<St
         }
     }
     wrong
-}
-
-/// Whether an SRPM may end so although nothing is wrong with it.
-fn is_excused(soak: &Soak, kind: FailureKind) -> bool {
-    let was_full = soak.builders_disk.as_ref().is_some_and(|disk| !disk.was_full.is_empty());
-    kind == FailureKind::Infrastructure && was_full && BUILDERS_FAULT == BuildersFault::IsFinal
 }
 
 /// What is still there after everybody has gone.

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use moji_tests::support::disk::SmallDisk;
-use moji_tests::support::expect::{FINISHED, Finished};
 use moji_tests::support::processes::{Farm, Program, TARGET, hostmock, let_pass, names_in, now};
 use moji_tests::support::proxy::Proxy;
 use rustix::process::Signal;
@@ -21,10 +20,7 @@ use crate::supply::{Kind, Srpm, supply};
 
 const OPTIONS: [&str; 6] = ["--grace", GRACE, "--heartbeat", "500ms", "--dead-after", "3s"];
 /// Whoever is away for longer may find his SRPM given to another, finished or not.
-const GRACE: &str = match FINISHED {
-    Finished::MayBeBuiltAgain => "1s",
-    Finished::IsDelivered => "30s",
-};
+const GRACE: &str = "30s";
 /// How many SRPMs wait in SOURCE.
 const QUEUED: usize = 8;
 /// For so long nothing may be finished at the end: longer than any rest of server and client together.
@@ -89,6 +85,8 @@ pub(crate) struct Soak {
     pub(crate) queued: BTreeMap<String, Kind>,
     pub(crate) cancelled: BTreeSet<String>,
     pub(crate) withdrawn: BTreeSet<String>,
+    /// SRPMs that were held, each time.
+    pub(crate) held: Vec<String>,
     pub(crate) faults: BTreeMap<Fault, u64>,
     /// What was not in the outbox when its client was killed, by attempt.
     pub(crate) unpacked: BTreeSet<String>,
@@ -124,6 +122,7 @@ impl Soak {
             queued: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             withdrawn: BTreeSet::new(),
+            held: Vec::new(),
             faults: BTreeMap::new(),
             unpacked: BTreeSet::new(),
             logs: BTreeMap::new(),
@@ -279,9 +278,23 @@ impl Soak {
         true
     }
 
+    /// What came to grief three times, with builders that are killed so often, a person has tried again.
+    fn retry_held(&mut self) {
+        for name in names_in(&self.farm.finished("")) {
+            let Some(srpm) = name.strip_suffix(".held.json") else { continue };
+            let reason = fs::read_to_string(self.farm.finished(&name)).unwrap_or_default();
+            if fs::rename(self.farm.finished(srpm), self.farm.source(srpm)).is_ok() {
+                let _ = fs::remove_file(self.farm.finished(&name));
+                self.say(format!("{srpm} was held and is tried again: {reason}"));
+                self.held.push(srpm.to_owned());
+            }
+        }
+    }
+
     fn tick(&mut self) {
         let_pass(LOOK);
         self.supervise();
+        self.retry_held();
         let (due, later) = std::mem::take(&mut self.remedies).into_iter().partition(|(at, _)| *at <= now());
         self.remedies = later;
         for (_, remedy) in due {

@@ -447,16 +447,17 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
     }
 
     /// Takes everything until a delivery is whole: the attempt, how it ended, and the bytes of its
-    /// files, by name.
+    /// files, by name. Slots that ask meanwhile are heard afterwards.
     ///
     /// # Errors
     /// When the connection has ended or something else comes.
     pub async fn delivery(&mut self) -> anyhow::Result<(AttemptId, Outcome, BTreeMap<String, Vec<u8>>)> {
-        let mut entries = Vec::new();
+        let (mut entries, mut asks) = (Vec::new(), Vec::new());
         let mut announced = None;
         loop {
             match self.word().await? {
                 ToServer::Log { .. } => {}
+                ask @ ToServer::Ask { .. } => asks.push(ask),
                 ToServer::Deliver { attempt, outcome, files, .. } => {
                     announced = Some((attempt, outcome, files));
                 }
@@ -474,6 +475,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
                 let rest = bytes.split_off((entry.size as usize).min(bytes.len()));
                 contents.insert(entry.name.to_string(), std::mem::replace(&mut bytes, rest));
             }
+            self.waiting.extend(asks);
             return Ok((attempt, outcome, contents));
         }
     }
@@ -484,10 +486,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
     /// When the connection has ended or something else comes.
     pub async fn want(&mut self, attempt: AttemptId, offset: u64, part: Sha256) -> anyhow::Result<StreamId> {
         self.say(ToBuilder::Wanted { attempt, offset, part }).await?;
+        let mut asks = Vec::new();
         loop {
             match self.word().await? {
                 ToServer::Log { .. } => {}
+                ask @ ToServer::Ask { .. } => asks.push(ask),
                 ToServer::Upload { attempt: uploaded, stream, .. } if uploaded == attempt => {
+                    self.waiting.extend(asks);
                     return Ok(stream);
                 }
                 other => bail!("{other:?} came instead of an upload"),

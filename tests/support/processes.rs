@@ -413,6 +413,9 @@ impl Farm {
         if !arguments.contains(&"--mock") {
             command.arg("--mock").arg(hostmock());
         }
+        if !arguments.contains(&"--min-free") {
+            command.args(["--min-free", "0"]);
+        }
         command.args(arguments).arg(server).arg(self.config(target));
         command
     }

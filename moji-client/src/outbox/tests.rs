@@ -1,0 +1,184 @@
+use super::*;
+
+/// The folders of one attempt that has just been built.
+struct Built {
+    at: tempfile::TempDir,
+    resultdir: PathBuf,
+    mock_log: PathBuf,
+    outbox: PathBuf,
+}
+
+const ATTEMPT: AttemptId = AttemptId { boot: 0xb007, serial: 31 };
+
+fn finished() -> Finished {
+    Finished {
+        attempt: ATTEMPT,
+        srpm: "a-1-1.src.rpm".parse().unwrap(),
+        srpm_sha256: Sha256::of(b"an SRPM"),
+        target: "f43".parse().unwrap(),
+        outcome: Outcome::Succeeded,
+        finished_at: "2026-11-21T09:00:00Z".parse().unwrap(),
+    }
+}
+
+impl Built {
+    fn with(files: &[(&str, &[u8])]) -> Self {
+        let at = tempfile::tempdir().unwrap();
+        let (resultdir, mock_log) = (at.path().join("slot/result"), at.path().join("slot/mock.log"));
+        fs::create_dir_all(&resultdir).unwrap();
+        for (name, content) in files {
+            fs::write(resultdir.join(name), content).unwrap();
+        }
+        fs::write(&mock_log, "INFO").unwrap();
+        let outbox = at.path().join("outbox");
+        Self { at, resultdir, mock_log, outbox }
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.outbox.join(ATTEMPT.to_string())
+    }
+
+    fn pack(&self, limit: u64, passed: impl FnMut(Step) -> io::Result<()>) -> anyhow::Result<Parcel> {
+        pack(&self.resultdir, &self.mock_log, &self.folder(), finished(), limit, passed)
+    }
+}
+
+fn all(mut reader: ParcelReader) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let piece = reader.next_piece().unwrap();
+        if piece.is_empty() {
+            return all;
+        }
+        all.extend(piece);
+    }
+}
+
+#[test]
+fn a_parcel_holds_what_may_travel_and_reads_as_one() {
+    let files: [(&str, &[u8]); 5] = [
+        ("a-1-1.noarch.rpm", &[1; 700_000]),
+        ("build.log", b"built"),
+        ("empty.log", b""),
+        ("evil;.sh", b"no"),
+        // A build may make anything.
+        ("parcel.json", b"{}"),
+    ];
+    let built = Built::with(&files);
+    let parcel = built.pack(1 << 20, |_| Ok(())).unwrap();
+    let names: Vec<_> = parcel.manifest.iter().map(|entry| entry.name.as_str()).collect();
+    assert_eq!(names, ["a-1-1.noarch.rpm", "build.log", "empty.log", "mock.log"]);
+    assert_eq!(parcel.manifest[1].sha256, Sha256::of(b"built"));
+    assert!(!built.resultdir.exists() && !built.mock_log.exists());
+    let nothing = Sha256::of(b"");
+    let resume = |offset, part| ParcelReader::resume(built.folder(), &parcel, offset, part);
+    let (reader, from) = resume(0, nothing).unwrap();
+    assert_eq!(from, 0);
+    let all = all(reader);
+    assert_eq!(all.len() as u64, parcel.bytes());
+    assert!(all.ends_with(b"builtINFO"));
+    let starts = [
+        (5, Sha256::of(&[1; 5]), 5),
+        (5, nothing, 0),
+        (700_002, Sha256::of(b"bu"), 700_002),
+        (700_002, Sha256::of(b"bo"), 700_000),
+        (700_005, nothing, 700_005),
+        (700_009, nothing, 700_009),
+    ];
+    for (offset, part, begins) in starts {
+        let (mut reader, from) = resume(offset, part).unwrap();
+        assert_eq!(from, begins, "{offset}");
+        assert!(all[from as usize..].starts_with(&reader.next_piece().unwrap()), "{offset}");
+    }
+    assert!(resume(700_010, nothing).is_err());
+    fs::write(built.folder().join("build.log"), "b").unwrap();
+    let (mut reader, _) = resume(0, nothing).unwrap();
+    assert!(std::iter::from_fn(|| Some(reader.next_piece())).take(5).any(|piece| piece.is_err()));
+}
+
+#[test]
+fn a_long_log_is_cut() {
+    let built = Built::with(&[("build.log", &[b'x'; 100_000])]);
+    let parcel = built.pack(10_000, |_| Ok(())).unwrap();
+    assert!(parcel.manifest[0].size <= 10_000, "{parcel:?}");
+    assert_eq!(parcel.manifest[0].size, fs::metadata(built.folder().join("build.log")).unwrap().len());
+}
+
+/// A crash after any step: there is a whole parcel in the outbox, or nothing. And what was not a
+/// crash but a full disk can be tried again.
+#[test]
+fn packing_that_stops_after_any_step_leaves_a_whole_parcel_or_none() {
+    for stop in Step::ALL {
+        let built = Built::with(&[("a-1-1.noarch.rpm", b"built"), ("build.log", &[b'x'; 5_000])]);
+        let mut seen = Vec::new();
+        let full = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+        let error = built
+            .pack(1_000, |step| {
+                seen.push(step);
+                if step == stop { Err(full()) } else { Ok(()) }
+            })
+            .unwrap_err();
+        assert!(is_disk_trouble(&error), "{error:#}");
+        let found = open(&built.outbox).unwrap();
+        if stop < Step::Moved {
+            assert_eq!(found, [], "{stop:?}");
+            let parcel = built.pack(1_000, |_| Ok(())).unwrap();
+            let names: Vec<_> = parcel.manifest.iter().map(|entry| entry.name.as_str()).collect();
+            assert_eq!(names, ["a-1-1.noarch.rpm", "build.log", "mock.log"], "{stop:?}");
+            assert_eq!(open(&built.outbox).unwrap(), [parcel]);
+        } else {
+            assert_eq!(found.len(), 1, "{stop:?}");
+        }
+        let position = Step::ALL.iter().position(|step| *step == stop).unwrap();
+        assert_eq!(seen, Step::ALL[..=position]);
+    }
+}
+
+#[test]
+fn what_is_no_parcel_any_more_is_removed_and_the_others_are_found_oldest_first() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 7] = [
+        ("no parcel.json", |folder| fs::remove_file(folder.join(PARCEL)).unwrap()),
+        ("half a parcel.json", |folder| fs::write(folder.join(PARCEL), "{\"format\": 1").unwrap()),
+        ("a later format", |folder| {
+            let json = fs::read_to_string(folder.join(PARCEL)).unwrap();
+            fs::write(folder.join(PARCEL), json.replace("\"format\": 1", "\"format\": 2")).unwrap();
+        }),
+        ("a file is missing", |folder| fs::remove_file(folder.join("build.log")).unwrap()),
+        ("a file is longer", |folder| fs::write(folder.join("build.log"), "more than that").unwrap()),
+        ("a link", |folder| {
+            fs::remove_file(folder.join("build.log")).unwrap();
+            std::os::unix::fs::symlink("mock.log", folder.join("build.log")).unwrap();
+        }),
+        ("another attempt", |folder| {
+            fs::rename(folder, folder.with_file_name("000000000000b007-32")).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let built = Built::with(&[("build.log", b"four")]);
+        built.pack(1_000, |_| Ok(())).unwrap();
+        damage(&built.folder());
+        assert_eq!(open(&built.outbox).unwrap(), [], "{what}");
+        assert_eq!(fs::read_dir(&built.outbox).unwrap().count(), 0, "{what}: it is still there");
+    }
+    let built = Built::with(&[]);
+    let old = built.pack(1_000, |_| Ok(())).unwrap();
+    assert_eq!(old.age("2026-11-21T10:00:00Z".parse().unwrap()), Duration::from_secs(3600));
+    assert_eq!(old.age("2026-11-21T08:00:00Z".parse().unwrap()), Duration::ZERO, "a clock went back");
+    fs::create_dir(&built.resultdir).unwrap();
+    let serial = 7;
+    let older = Finished {
+        attempt: AttemptId { serial, ..ATTEMPT },
+        finished_at: old.finished_at - jiff::SignedDuration::from_secs(1),
+        ..finished()
+    };
+    let to = built.outbox.join(older.attempt.to_string());
+    pack(&built.resultdir, &built.mock_log, &to, older, 1_000, |_| Ok(())).unwrap();
+    fs::write(built.outbox.join("a file"), "").unwrap();
+    let found: Vec<_> =
+        open(&built.outbox).unwrap().into_iter().map(|parcel| parcel.attempt.serial).collect();
+    assert_eq!(found, [7, 31]);
+    remove(&built.folder()).unwrap();
+    assert_eq!(fs::read_dir(built.at.path().join("outbox")).unwrap().count(), 1);
+    assert_eq!(open(&built.at.path().join("none")).unwrap(), []);
+}
