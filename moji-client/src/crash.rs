@@ -178,7 +178,7 @@ mod tests {
     fn each_point_has_a_name_of_its_own() {
         let names: BTreeSet<_> = Point::ALL.iter().copied().map(Point::name).collect();
         assert_eq!(names.len(), Point::ALL.len());
-        for name in ["received", "parcel-written"] {
+        for name in ["received", "moved-durably"] {
             assert!(names.contains(name), "{names:?}");
         }
     }

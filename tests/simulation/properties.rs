@@ -63,14 +63,16 @@ impl<'a> Properties<'a> {
         Ok(())
     }
 
-    /// What is in an outbox, whole, is finished.
+    /// What is in an outbox, whole, is finished, unless it says nothing about the package.
     fn look_into_outboxes(&self) {
         for builder in &self.plan.builders {
             let outbox = self.site.path().join("builders").join(&builder.name).join("outbox");
             for attempt in names_in(&outbox) {
                 let parcel = fs::read(outbox.join(attempt).join("parcel.json")).unwrap_or_default();
                 let parcel: serde_json::Value = serde_json::from_slice(&parcel).unwrap_or_default();
-                if let Some(srpm) = parcel.get("srpm").and_then(|srpm| srpm.as_str()) {
+                let kind = parcel.pointer("/outcome/failed/kind").and_then(|kind| kind.as_str());
+                let speaks = kind.is_none_or(|kind| matches!(kind, "package" | "missing_dependency"));
+                if let Some(srpm) = parcel.get("srpm").and_then(|srpm| srpm.as_str()).filter(|_| speaks) {
                     Runs::of(&self.runs).packed(srpm);
                 }
             }
