@@ -60,9 +60,12 @@ impl Claims {
         self.waiting.push_back(wanted);
     }
 
-    /// A session has ended: nobody waits for its answers.
-    pub(super) fn forget(&mut self, session: SessionId) {
-        self.waiting.retain(|wanted| wanted.session != session);
+    /// A session has ended: nobody waits for its answers. Gives what it had wanted.
+    pub(super) fn forget(&mut self, session: SessionId) -> Vec<WantedBack> {
+        let (forgotten, waiting) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|wanted| wanted.session == session);
+        self.waiting = waiting;
+        Vec::from(forgotten)
     }
 
     /// Begins to look at as many as may be looked at.
@@ -84,7 +87,37 @@ impl Claims {
     }
 }
 
+impl WantedBack {
+    /// The builds that it may be.
+    fn keys(&self) -> [BuildKey; 2] {
+        let held = &self.held;
+        [Some(held.target.clone()), None].map(|target| BuildKey { target, srpm: held.srpm.clone() })
+    }
+}
+
 impl Farm {
+    /// Until the folders have told, nobody else gets that SRPM.
+    async fn look_into(&mut self, wanted: WantedBack) {
+        for key in wanted.keys() {
+            self.handle(Event::Reserved(key)).await;
+        }
+        self.claims.add(wanted);
+    }
+
+    /// Something that a builder wanted back is decided, or nobody waits for it any more.
+    pub(super) async fn looked_into(&mut self, keys: impl IntoIterator<Item = BuildKey>) {
+        for key in keys {
+            self.handle(Event::Unreserved(key)).await;
+        }
+    }
+
+    /// A session has ended.
+    pub(super) async fn forget_claims(&mut self, session: SessionId) {
+        for wanted in self.claims.forget(session) {
+            self.looked_into(wanted.keys()).await;
+        }
+    }
+
     /// A builder says that it holds an attempt.
     pub(super) async fn on_hold(&mut self, session: SessionId, held: HeldAttempt) {
         let Some(connected) = self.sessions.get(&session) else { return };
@@ -92,7 +125,7 @@ impl Farm {
         let known = self.given.get(&attempt).and_then(|record| record.srpm_sha256);
         let Some(lease) = self.scheduler.lease(attempt) else {
             let builder = connected.name.clone();
-            return self.claims.add(WantedBack { session, builder, held });
+            return self.look_into(WantedBack { session, builder, held }).await;
         };
         let is_over = matches!(lease.state, LeaseState::Deferred { .. } | LeaseState::Committing { .. });
         let is_it = lease.srpm.key.srpm == held.srpm && lease.target == held.target;
@@ -102,7 +135,7 @@ impl Farm {
             // The last server did not live long enough to write down what it had sent.
             None if !is_over => {
                 let builder = connected.name.clone();
-                self.claims.add(WantedBack { session, builder, held });
+                self.look_into(WantedBack { session, builder, held }).await;
             }
             _ => {
                 let claim = Claim { session, slot: held.slot };
@@ -113,25 +146,28 @@ impl Farm {
 
     /// The folders were asked about an attempt.
     pub(super) async fn on_claim(&mut self, (wanted, found): (WantedBack, anyhow::Result<Found>)) {
-        let (session, attempt) = (wanted.session, wanted.held.attempt);
-        if !self.sessions.contains_key(&session) {
-            return;
-        }
+        let (session, attempt, keys) = (wanted.session, wanted.held.attempt, wanted.keys());
         match found {
+            _ if !self.sessions.contains_key(&session) => {}
             Ok(Found::Published) => self.tell(session, SessionCommand::Accept(attempt)),
             Ok(Found::Nothing) => self.tell(session, SessionCommand::Stale(attempt)),
             Ok(Found::ToBuild { key, file, record }) => {
-                self.on_srpm_found(wanted, key, file, *record).await;
+                if let Err(wanted) = self.on_srpm_found(wanted, key, file, *record).await {
+                    return self.claims.add(wanted);
+                }
             }
             Err(error) => {
                 tracing::warn!(
                     "cannot find out whether {} may keep {attempt}: {error:#}; trying again",
                     wanted.builder
                 );
-                self.troubles.push(Trouble::Claim(wanted));
+                return self.troubles.push(Trouble::Claim(wanted));
             }
         }
+        self.looked_into(keys).await;
     }
+
+    /// Gives it back when the SRPM has changed since its digest was computed.
 
     async fn on_srpm_found(
         &mut self,
@@ -139,12 +175,11 @@ impl Farm {
         key: BuildKey,
         file: FileIdentity,
         mut record: LeaseRecord,
-    ) {
+    ) -> Result<(), WantedBack> {
         let (folders, looked_at) = (Arc::clone(&self.folders), key.clone());
         let now = spawn_blocking(move || file_now(&folders, &looked_at)).await;
         if !matches!(now, Ok(Ok(Some((_, now)))) if now.is_like(&file)) {
-            // It has changed since its digest was computed.
-            return self.claims.add(wanted);
+            return Err(wanted);
         }
         let WantedBack { session, held, .. } = wanted;
         let attempt = held.attempt;
@@ -155,13 +190,14 @@ impl Farm {
         if self.scheduler.lease(attempt).is_none() {
             self.given.remove(&attempt);
         }
+        Ok(())
     }
 }
 
 /// Blocks.
 fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
     let WantedBack { builder, held, .. } = wanted;
-    let keys = [Some(held.target.clone()), None].map(|target| BuildKey { target, srpm: held.srpm.clone() });
+    let keys = wanted.keys();
     let is_it = |record: &BuildRecord| {
         let attempt = record.attempt.as_ref();
         record.srpm == held.srpm

@@ -38,7 +38,7 @@ impl Farm {
     }
 
     async fn on_lost(&mut self, session: SessionId, reason: &str) {
-        self.claims.forget(session);
+        self.forget_claims(session).await;
         // One that did not take its commands has been told already.
         if let Some(Connected { name, .. }) = self.sessions.remove(&session) {
             tracing::info!("{name} is gone: {reason}");

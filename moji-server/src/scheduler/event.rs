@@ -69,6 +69,11 @@ pub enum Event {
     LeaseFailed(AttemptId),
     /// The SRPM of an attempt that is taken back could not be moved to WORKING.
     RetakeFailed(AttemptId),
+    /// A builder says that it holds an attempt at an SRPM, and it is not known yet whether that is so:
+    /// nobody else gets the SRPM meanwhile.
+    Reserved(BuildKey),
+    /// It is known now.
+    Unreserved(BuildKey),
     /// A builder says that it holds an attempt that has a lease.
     Held {
         /// Who says so.

@@ -51,7 +51,7 @@ impl Scheduler {
     }
 
     /// New work has come: the slot that has waited longest gets it.
-    fn serve_new_work(&mut self, key: &BuildKey) -> Vec<Effect> {
+    pub(super) fn serve_new_work(&mut self, key: &BuildKey) -> Vec<Effect> {
         let fits = |(session, _): &(SessionId, u16)| self.may_build(*session, key);
         let Some(position) = self.asks.iter().position(fits) else { return Vec::new() };
         let Some((session, slot)) = self.asks.remove(position) else { return Vec::new() };
@@ -69,7 +69,7 @@ impl Scheduler {
         let name = registered.builder.name.clone();
         let targets = self.usable_targets(registered);
         let fits = |target: &&TargetName, key: &BuildKey| key.target.as_ref().is_none_or(|t| t == *target);
-        let chosen = self.queue.best(&targets, |key| !self.leaves(key, &name)).and_then(|key| {
+        let chosen = self.queue.best(&targets, |key| self.is_for(key, &name)).and_then(|key| {
             let target = targets.iter().find(|target| fits(target, key))?;
             Some((key.clone(), target.clone()))
         });
@@ -113,7 +113,7 @@ impl Scheduler {
             self.ready
                 && self.room
                 && self.could_build(registered, key)
-                && !self.leaves(key, &registered.builder.name)
+                && self.is_for(key, &registered.builder.name)
         })
     }
 
@@ -123,6 +123,11 @@ impl Scheduler {
         let mut targets = registered.builder.targets.iter();
         self.is_usable(registered)
             && targets.any(|target| fits(target) && !registered.broken.contains(target))
+    }
+
+    /// Whether an SRPM that a builder could build is for it, and not for another.
+    fn is_for(&self, key: &BuildKey, name: &BuilderName) -> bool {
+        !self.reserved.contains_key(key) && !self.leaves(key, name)
     }
 
     /// Whether a builder leaves an SRPM, which it has tried in vain, to another that has not.

@@ -77,6 +77,8 @@ pub struct Scheduler {
     leased: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
     /// Dropped into SOURCE while one of the same name is leased.
     again: BTreeMap<BuildKey, QueuedSrpm>,
+    /// SRPMs that a builder may have already, and how many say so.
+    reserved: BTreeMap<BuildKey, usize>,
     blame: Blame,
     builders: BTreeMap<SessionId, Registered>,
     /// Slots without work, in the order in which they asked.
@@ -106,6 +108,7 @@ impl Scheduler {
             leases: BTreeMap::new(),
             leased: BTreeMap::new(),
             again: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             blame: Blame::default(),
             builders: BTreeMap::new(),
             asks: VecDeque::new(),
@@ -136,11 +139,20 @@ impl Scheduler {
                 Vec::new()
             }
             Event::Connected { session, builder } => self.connected(now, session, builder),
-            Event::Asked { session, slot } => self.asked(session, slot),
+            Event::Asked { session, slot } => {
+                let mut effects = self.forgotten_in(session, slot);
+                effects.extend(self.asked(session, slot));
+                effects
+            }
             Event::Draining(session) => self.draining(session),
             Event::Lost(session) => self.lost(now, session),
             Event::LeaseFailed(attempt) => self.lease_failed(attempt),
             Event::RetakeFailed(attempt) => self.retake_failed(attempt),
+            Event::Reserved(key) => {
+                *self.reserved.entry(key).or_default() += 1;
+                Vec::new()
+            }
+            Event::Unreserved(key) => self.unreserved(&key),
             Event::Held { claim, attempt } => self.held(claim, attempt),
             Event::Claimed { claim, attempt, key, target } => self.claimed(claim, attempt, &key, target),
             Event::Released { session, attempt, trouble } => self.released(now, session, attempt, trouble),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use moji_proto::{AttemptId, TargetName};
 
-use super::{Claim, Effect, Lease, LeaseState, Moment, Scheduler};
+use super::{Claim, Effect, Lease, LeaseState, Moment, Scheduler, SessionId};
 use crate::BuildKey;
 
 impl Scheduler {
@@ -14,6 +14,33 @@ impl Scheduler {
         lease.state = LeaseState::Orphaned { until: now + patience, is_loss: false };
         self.begin_lease(lease);
         Vec::new()
+    }
+
+    /// A builder of that name that asks for work for a slot, and has not said that it holds what was
+    /// given to that slot, does not have it any more: it was started anew.
+    pub(super) fn forgotten_in(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
+        let Some(name) = self.builders.get(&session).map(|registered| registered.builder.name.clone()) else {
+            return Vec::new();
+        };
+        let mut forgotten = Vec::new();
+        for lease in self.leases.values().filter(|lease| lease.builder == name && lease.slot == Some(slot)) {
+            if let LeaseState::Orphaned { is_loss, .. } = lease.state
+                && !self.reserved.contains_key(&lease.srpm.key)
+            {
+                forgotten.push((lease.attempt, is_loss));
+            }
+        }
+        forgotten.into_iter().flat_map(|(attempt, is_loss)| self.given_up(attempt, is_loss)).collect()
+    }
+
+    pub(super) fn unreserved(&mut self, key: &BuildKey) -> Vec<Effect> {
+        let Some(count) = self.reserved.get_mut(key) else { return Vec::new() };
+        *count -= 1;
+        if *count > 0 {
+            return Vec::new();
+        }
+        self.reserved.remove(key);
+        if self.queue.contains(key) { self.serve_new_work(key) } else { Vec::new() }
     }
 
     pub(super) fn held(&mut self, claim: Claim, attempt: AttemptId) -> Vec<Effect> {

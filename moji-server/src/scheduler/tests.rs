@@ -97,6 +97,14 @@ impl World {
             }
             (44, _) => self.tell(Event::Room(n.is_multiple_of(2))),
             (45, _) if n.is_multiple_of(4) => self.restart(),
+            (46, _) => {
+                self.reserved.push(key(n % 9));
+                self.tell(Event::Reserved(key(n % 9)));
+            }
+            (47, _) if !self.reserved.is_empty() => {
+                let key = self.reserved.swap_remove(n % self.reserved.len());
+                self.tell(Event::Unreserved(key));
+            }
             _ => {}
         }
     }
@@ -127,7 +135,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_and_nothing_settled_twice_in_any_order_of_events(
-        steps in proptest::collection::vec((0u8..46, 0usize..40, 0i64..100), 0..200),
+        steps in proptest::collection::vec((0u8..48, 0usize..40, 0i64..100), 0..200),
     ) {
         let mut world = World::new();
         for (what, n, at) in steps {

@@ -53,6 +53,29 @@ fn after_the_grace_it_is_taken_back_from_the_queue_and_was_no_loss() {
 }
 
 #[test]
+fn a_builder_that_was_started_anew_does_not_keep_others_waiting() {
+    let (mut world, session, attempt) = lost();
+    world.ask(session, 1);
+    assert_eq!(attempt_of(&world, 0), attempt, "another slot says nothing about it");
+    world.ask(session, 0);
+    assert_ne!(attempt_of(&world, 0), attempt);
+    assert!(world.scheduler.blame.has_tried(&key(0), &"board".parse().unwrap()), "it was lost");
+}
+
+#[test]
+fn what_somebody_may_hold_is_given_to_nobody_else_until_that_is_known() {
+    let (mut world, session, attempt) = lost();
+    world.tell(Event::Reserved(key(0)));
+    world.ask(session, 0);
+    assert_eq!(attempt_of(&world, 0), attempt);
+    world.wait(GRACE);
+    assert!(world.source.contains_key(&key(0)), "although a slot waits");
+    world.hold(session, attempt);
+    world.tell(Event::Unreserved(key(0)));
+    assert_eq!(attempt_of(&world, 0), attempt);
+}
+
+#[test]
 fn an_srpm_that_was_replaced_is_not_taken_back() {
     let (mut world, session, attempt) = lost();
     world.wait(GRACE);

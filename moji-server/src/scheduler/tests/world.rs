@@ -82,6 +82,8 @@ pub(super) struct World {
     pub(super) accepted: BTreeSet<AttemptId>,
     pub(super) stale: Vec<AttemptId>,
     pub(super) suspended: Vec<Duration>,
+    /// What somebody says that he holds, before that is known.
+    pub(super) reserved: Vec<BuildKey>,
     last_session: u64,
     pub(super) ready: bool,
 }
@@ -107,6 +109,7 @@ impl World {
             accepted: BTreeSet::new(),
             stale: Vec::new(),
             suspended: Vec::new(),
+            reserved: Vec::new(),
             last_session: 0,
             ready: false,
         }
@@ -207,6 +210,7 @@ impl World {
         assert_eq!(self.scheduler.blame.verdict(&key), None, "{key} is given out once more");
         assert!(self.given.insert(lease.attempt), "an attempt's id was used twice");
         assert_eq!(self.scheduler.holders(&key).count(), 1, "{key} is leased twice");
+        assert!(!self.reserved.contains(&key), "{key} is another's, perhaps");
         let memory = Memory {
             builder: lease.builder,
             target: lease.target,
@@ -337,6 +341,7 @@ impl World {
         self.doomed.clear();
         self.asking.clear();
         self.committing.clear();
+        self.reserved.clear();
         for memory in self.memories.values_mut() {
             memory.session = None;
         }
@@ -389,6 +394,9 @@ impl World {
         self.ready = true;
         self.tell(Event::Ready);
         self.tell(Event::Room(true));
+        while let Some(key) = self.reserved.pop() {
+            self.tell(Event::Unreserved(key));
+        }
         for session in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.lose(session);
         }
