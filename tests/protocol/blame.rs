@@ -162,6 +162,21 @@ async fn a_package_that_kills_builders_kills_three() -> Result {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_everybody_gives_back_is_held_with_the_last_log() -> Result {
+    let server = server(&["unwanted"], patient)?;
+    for n in 0..10 {
+        let mut builder = server.builder(&format!("builder{n}"), &["f43"], 1).await?;
+        let attempt = lease(&mut builder).await?.attempt;
+        log(&server, &mut builder, attempt, 0, &format!("no room on {n}")).await?;
+        builder.say(ToServer::Release { attempt, reason: "no room".into(), trouble: true }).await?;
+    }
+    is_held(&server, "unwanted").await?;
+    let log = fs::read_to_string(server.site.folders.repo.join("unwanted-1-1/build.log"))?;
+    assert_eq!(log, "no room on 9");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_cannot_be_held_now_is_held_later() -> Result {
     let server = server(&["stuck"], patient)?;
     let blocked = server.site.folders.finished.join("stuck-1-1.src.rpm.held.json");

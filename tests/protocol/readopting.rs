@@ -86,6 +86,22 @@ async fn the_old_connection_is_closed_before_the_new_one_goes_on() -> Result {
     Ok(())
 }
 
+/// Many small pieces, each of which is a write of its own.
+#[tokio::test(start_paused = true)]
+async fn what_came_before_the_end_is_written_before_the_attempt_goes_on() -> Result {
+    let (server, mut builder, given) = leased(&["drained"], |_| {}).await?;
+    let (attempt, file) = (given.attempt, LogFile::Build);
+    let stream = builder.next_stream();
+    builder.say(ToServer::Log { attempt, file, offset: 0, stream }).await?;
+    for _ in 0..900 {
+        builder.data(stream, b"one line of ten\n").await?;
+    }
+    drop(builder);
+    let mut builder = server.builder("first", &["f43"], 1).await?;
+    assert_eq!(resume(&mut builder, &given).await?, [(file, 900 * 16)]);
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_word_that_was_lost_is_said_again() -> Result {
     let package = moji_proto::FailureKind::Package;

@@ -123,8 +123,9 @@ async fn an_srpm_that_was_replaced_while_no_server_ran_is_another() -> Result {
     let site = server.stop().await?;
     let other = moji_tests::support::simulated::srpm("swapped", "1", "1", 5_000);
     fs::write(site.folders.working.join("swapped-1-1.src.rpm"), other)?;
-    let server = TestServer::start(site, patient);
+    let (server, begun) = (TestServer::start(site, patient), Instant::now());
     server.until("queued", |site| site.source() == ["swapped-1-1.src.rpm"]).await?;
+    assert!(begun.elapsed() < Duration::from_secs(1), "it was taken for the one that was leased");
     let mut builder = server.builder("first", &["f43"], 1).await?;
     let told = answer(&mut builder, given.held.clone()).await?;
     assert_eq!(told, ToBuilder::Stale { attempt: given.attempt });
