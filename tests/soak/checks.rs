@@ -262,6 +262,9 @@ fn reason(soak: &Soak, name: &str, run: &Run, server: &[String]) -> String {
         let why = gone.map(|(_, why)| why).unwrap_or_default();
         return format!("its connection was lost, {state}: {attempt}: {why}");
     }
+    if let Some(why) = after(&format!("{name} failed on ")) {
+        return format!("failed through no fault of the package, {state}: {attempt}: {why}");
+    }
     if after(&format!("{name} was being built when the last server ended")).is_some() {
         return format!("the server was restarted, {state}: {attempt}");
     }
