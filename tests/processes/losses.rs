@@ -81,20 +81,26 @@ fn a_client_that_hangs_is_given_up_and_finds_out_afterwards() {
 }
 
 #[test]
-fn a_client_that_hangs_and_wakes_in_the_middle_gives_up_its_build() {
+fn a_client_that_hangs_and_wakes_in_the_middle_competes_and_one_result_counts() {
     let mut farm = Farm::start(&["--heartbeat", "300ms", "--dead-after", "1500ms", "--grace", "0s"]);
     farm.start_client("sleeper", &[]);
     farm.queue_gated("precious");
-    let attempt = farm.wait_at_gate("sleeper", "precious");
+    farm.wait_at_gate("sleeper", "precious");
     farm.client("sleeper").signal(Signal::STOP);
     farm.server().wait_line("precious-1-1.src.rpm is queued again");
     farm.start_client("other", &[]);
     farm.wait_at_gate("other", "precious");
     farm.client("sleeper").signal(Signal::CONT);
-    wait_until("the end of the sleeper's build", || in_chroot_of(&farm, &attempt).is_empty());
+    farm.server().wait_line("sleeper goes on with precious-1-1.src.rpm");
     farm.open("precious");
-    assert_built_once_by(&farm, "precious", "other");
+    farm.wait_finished(&tiny("precious"));
     farm.wait_no_build_processes();
+    assert_eq!(farm.server().count("precious-1-1.src.rpm succeeded: "), 1);
+    wait_until("both builders have forgotten it", || {
+        ["sleeper", "other"].iter().all(|name| {
+            farm.attempts_of(name).is_empty() && names_in(&farm.work_dir(name).join("outbox")).is_empty()
+        })
+    });
 }
 
 /// `end` ends the server; everything that it had given out is built in the end all the same.
@@ -121,6 +127,8 @@ fn server_restart(end: impl FnOnce(&mut Farm)) {
     for name in ["one", "two", "waiting"] {
         assert_built_once_by(&farm, name, "b1");
     }
+    let handed_out: Vec<_> = farm.hand_outs().into_iter().map(|(srpm, _)| srpm).collect();
+    assert_eq!(handed_out, [tiny("waiting")], "what was being built was given out again");
     farm.wait_no_build_processes();
     assert_eq!(names_in(&farm.working("")), [".moji"]);
     assert!(names_in(&farm.working(".moji/attempts")).is_empty());
