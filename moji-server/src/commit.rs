@@ -232,20 +232,33 @@ fn describe(lease: &Lease, outcome: Outcome, delivery: &Delivery, place: &Place)
     }
 }
 
-/// Settles an SRPM that cannot be built at all; gives the record beside it.
+/// Why an SRPM goes from SOURCE to FINISHED without being given to anybody.
+#[derive(Debug, Clone)]
+pub enum Refusal {
+    /// It cannot be read, for this reason.
+    Unreadable(String),
+    /// Too many attempts came to nothing; the server that saw the last one ended before it had said so.
+    Held(String),
+}
+
+/// Settles an SRPM that is given to nobody; gives the record beside it.
 ///
 /// # Errors
 /// When FINISHED cannot be written.
-pub fn refuse(folders: &Folders, key: &BuildKey, reason: &str) -> anyhow::Result<BuildRecord> {
+pub fn refuse(folders: &Folders, key: &BuildKey, refusal: &Refusal) -> anyhow::Result<BuildRecord> {
+    let (kind, reason, held) = match refusal {
+        Refusal::Unreadable(reason) => (FailureKind::UnreadableSrpm, reason, None),
+        Refusal::Held(reason) => (FailureKind::Infrastructure, reason, Some(reason.clone())),
+    };
     let record = BuildRecord {
         format: FORMAT,
         srpm: key.srpm.clone(),
         nvr: None,
-        outcome: Outcome::failed(FailureKind::UnreadableSrpm, reason, None, Vec::new()),
+        outcome: Outcome::failed(kind, reason, None, Vec::new()),
         attempt: None,
         artifacts: Vec::new(),
         note: None,
-        held: None,
+        held,
     };
     write_final_record(folders, key, &record)?;
     crash::at(Point::Moved(crash::Move::RefusalRecorded));

@@ -244,7 +244,7 @@ fn what_cannot_be_built_has_a_record() {
     let farm = Farm::new();
     let key = BuildKey { target: None, srpm: "b-1-1.src.rpm".parse().unwrap() };
     fs::write(farm.folders.source.join(key.path()), "no RPM").unwrap();
-    refuse(&farm.folders, &key, "it is no RPM").unwrap();
+    refuse(&farm.folders, &key, &Refusal::Unreadable("it is no RPM".into())).unwrap();
     let json = fs::read(farm.folders.failure_record(&key)).unwrap();
     let record: BuildRecord = serde_json::from_slice(&json).unwrap();
     assert!(matches!(record.outcome, Outcome::Failed { kind: FailureKind::UnreadableSrpm, .. }));

@@ -168,7 +168,6 @@ impl Farm {
     }
 
     /// Gives it back when the SRPM has changed since its digest was computed.
-
     async fn on_srpm_found(
         &mut self,
         wanted: WantedBack,

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::note::Note;
 use super::{Farm, RETRY, Trouble, moves};
 use crate::BuildKey;
+use crate::commit::Refusal;
 use crate::hold;
 use crate::scheduler::{Effect, Ending, Event, Lease, MOST_TRIES};
 use crate::session::SessionCommand;
@@ -37,6 +38,11 @@ impl Farm {
                     let mut attempts = vec![lease.attempt];
                     attempts.extend(self.staged.get(&lease.srpm.key).into_iter().flatten().rev());
                     self.hold(lease, reason, attempts).await;
+                }
+                Effect::HoldQueued { key, reason } => {
+                    tracing::warn!("{key} is held: {reason}");
+                    // With the next moves that are tried again: it waits for nobody.
+                    self.troubles.push(Trouble::Refuse(key, Refusal::Held(reason)));
                 }
                 Effect::Ended { lease, ending } => {
                     // Its logs may be all that is left of a build that is held.

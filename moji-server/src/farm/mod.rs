@@ -23,7 +23,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BuildKey;
-use crate::commit::{Delivery, Published};
+use crate::commit::{Delivery, Published, Refusal};
 use crate::folders::Folders;
 use crate::history::Recorder;
 use crate::lease_record::LeaseRecord;
@@ -100,7 +100,7 @@ enum Trouble {
     /// From WORKING back to SOURCE.
     Requeue(BuildKey),
     /// From SOURCE to FINISHED, with the reason why it cannot be built.
-    Refuse(BuildKey, String),
+    Refuse(BuildKey, Refusal),
     /// From WORKING to FINISHED as held; with the reason, and the attempts whose logs would help.
     Hold(Box<Lease>, String, Vec<AttemptId>),
     /// Whether an attempt is what its builder says that it is.
@@ -279,7 +279,7 @@ impl Farm {
             }
             SourceEvent::Broken { key, reason } => {
                 tracing::warn!("{key} cannot be built: {reason}");
-                self.move_to_finished(key, reason).await;
+                self.move_to_finished(key, Refusal::Unreadable(reason)).await;
             }
             SourceEvent::Priority { target, list } => {
                 self.handle(Event::Priority { target, list }).await;
@@ -312,7 +312,7 @@ impl Farm {
                     self.move_to_source(key).await;
                 }
                 Trouble::Requeue(_) => {}
-                Trouble::Refuse(key, reason) => self.move_to_finished(key, reason).await,
+                Trouble::Refuse(key, refusal) => self.move_to_finished(key, refusal).await,
                 Trouble::Hold(lease, reason, attempts) => self.hold(*lease, reason, attempts).await,
                 Trouble::Claim(wanted) => self.claims.add(wanted),
             }

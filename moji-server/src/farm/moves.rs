@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::note::Note;
 use super::{Farm, RETRY, Trouble, exists};
 use crate::BuildKey;
-use crate::commit;
+use crate::commit::{self, Refusal};
 use crate::folders::Folders;
 use crate::lease_record::{FileIdentity, LeaseRecord};
 use crate::room::is_full;
@@ -150,9 +150,9 @@ impl Farm {
     }
 
     /// SOURCE to FINISHED, for what cannot be built.
-    pub(super) async fn move_to_finished(&mut self, key: BuildKey, reason: String) {
+    pub(super) async fn move_to_finished(&mut self, key: BuildKey, refusal: Refusal) {
         let folders = self.folders.clone();
-        let (refused, why) = (key.clone(), reason.clone());
+        let (refused, why) = (key.clone(), refusal.clone());
         match spawn_blocking(move || commit::refuse(&folders, &refused, &why)).await {
             Ok(Ok(record)) => {
                 self.note(Note::Settled { key: &key, record: &record });
@@ -163,7 +163,7 @@ impl Farm {
                 // One that a person has taken away or replaced meanwhile needs nothing any more.
                 if exists(self.folders.source.join(key.path())).await {
                     tracing::warn!("trying again in {RETRY:?}: {error:#}");
-                    self.troubles.push(Trouble::Refuse(key, reason));
+                    self.troubles.push(Trouble::Refuse(key, refusal));
                 }
             }
             Err(error) => tracing::error!("{key}: {error}"),

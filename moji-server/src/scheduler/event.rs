@@ -147,6 +147,14 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
+    /// Move the SRPM from SOURCE to FINISHED as held: a server before this one saw too many attempts
+    /// come to nothing.
+    HoldQueued {
+        /// The SRPM; it is not queued.
+        key: BuildKey,
+        /// Why.
+        reason: String,
+    },
     /// A lease has ended: record it, and remove what was staged for it, unless it is
     /// [`Ending::Lost`]: what an attempt that turns up again has uploaded already is not sent twice.
     Ended {

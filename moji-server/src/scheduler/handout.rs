@@ -15,6 +15,11 @@ impl Scheduler {
             return Vec::new();
         }
         let key = srpm.key.clone();
+        if let Some(reason) = self.blame.verdict(&key) {
+            let mut effects: Vec<_> = self.blame.forgive(&key).into_iter().map(Effect::Forget).collect();
+            effects.push(Effect::HoldQueued { key, reason });
+            return effects;
+        }
         self.queue.insert(srpm);
         self.serve_new_work(&key)
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use moji_proto::{FailureKind, Outcome};
+use moji_proto::{AttemptId, FailureKind, Outcome};
 
-use super::super::{FIRST_PAUSE, MOST_RETURNS};
+use super::super::{Event, FIRST_PAUSE, MOST_RETURNS, Try, TryKind};
 use super::world::{GRACE, World, failed, key};
 use super::{attempt_of, ready};
 
@@ -110,6 +110,22 @@ fn losses_count_across_a_restart_and_the_restart_does_not() {
     world.deliver(attempt, failed(FailureKind::Infrastructure));
     world.finish_commit(attempt, true);
     assert!(world.held.contains_key(&key(0)));
+}
+
+#[test]
+fn a_server_that_ended_before_it_could_hold_what_killed_builders_does_not_give_it_out_again() {
+    let mut world = World::new();
+    let lost = |serial, name: &str| Try {
+        attempt: AttemptId { boot: 5, serial },
+        builder: name.parse().unwrap(),
+        kind: TryKind::Lost,
+    };
+    let tries = vec![lost(1, "panda"), lost(2, "tegra"), lost(3, "odroid")];
+    world.tell(Event::Blamed(key(0), tries));
+    world.drop_srpm(0, 10);
+    assert!(world.held[&key(0)].contains("panda (lost)"));
+    world.drop_srpm(0, 20);
+    assert!(world.source.contains_key(&key(0)), "a person wants it tried again");
 }
 
 #[test]

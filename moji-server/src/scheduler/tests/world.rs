@@ -161,6 +161,10 @@ impl World {
                     );
                     self.held.insert(lease.srpm.key, reason);
                 }
+                Effect::HoldQueued { key, reason } => {
+                    assert!(self.source.remove(&key).is_some(), "{key:?} is nowhere");
+                    self.held.insert(key, reason);
+                }
                 Effect::Accept { session, attempt } => {
                     let memory = self.memories.remove(&attempt).expect("accepted twice, or after Stale");
                     assert!(self.sessions[&session].name == memory.builder && memory.has_delivered);
