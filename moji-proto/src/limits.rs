@@ -27,5 +27,5 @@ pub const MANIFEST_PART: usize = 128;
 /// Most files in the results of one attempt.
 pub const FILES: usize = 20_000;
 /// Most attempts that a builder may hold at a time: what its slots build, and what waits in its
-/// outbox.
+/// outbox. Beyond that they are stale, and the connection goes on.
 pub const HOLDS: usize = 1024;

@@ -54,8 +54,9 @@ impl LogFile {
 pub enum ToServer {
     /// The first message of a session: who I am.
     Register(Registration),
-    /// This slot is free: send an SRPM for it as soon as there is one. Answered by exactly one
-    /// [`ToBuilder::Assign`], at once or whenever there is work.
+    /// This slot is free, because it has no attempt or has announced its results: send an SRPM for it
+    /// as soon as there is one. Answered by exactly one [`ToBuilder::Assign`], at once or whenever
+    /// there is work.
     Ask {
         /// Which slot, counting from 0.
         slot: u16,
