@@ -132,6 +132,15 @@ async fn free_space_is_watched() {
 }
 
 #[tokio::test]
+async fn free_space_is_looked_at_once_more_at_the_end_of_a_short_build() {
+    let mut fixture = Fixture::new("succeeds");
+    // Nothing tells of it before Mock has made it.
+    fixture.job.disks = vec![fixture.path("env")];
+    let report = fixture.run().await;
+    assert!(report.lowest_free.is_some(), "{report:?}");
+}
+
+#[tokio::test]
 async fn a_program_that_is_not_there() {
     let mut fixture = Fixture::new("succeeds");
     fixture.job.argv = Argv { program: "/no/such/mock".into(), args: vec![] };

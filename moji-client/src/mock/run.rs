@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use rustix::io::Errno;
 use rustix::process::Signal;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -33,6 +33,10 @@ use super::child::{Output, Process, describe, ended, run_briefly};
 use super::command::{Argv, Root};
 use super::evidence::{Ended, free_bytes};
 use super::sweep::clear;
+
+/// How long the last look at a disk may take, when Mock has ended: a dead network file system does
+/// not answer.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// What to run and how to watch it.
 #[derive(Debug, Clone)]
@@ -152,6 +156,8 @@ pub async fn run(job: &Job, cancel: &CancellationToken) -> Report {
             why
         }
     };
+    // A short build may be over before a look has seen the disk that filled up under it.
+    let _ = timeout(LAST_LOOK, watch.look_once_more()).await;
     Report { ended, lowest_free: watch.lowest_free, left_behind }
 }
 
@@ -287,6 +293,13 @@ impl Watch {
             let free = disks.iter().filter_map(|disk| free_bytes(disk)).min();
             (seen, free)
         }));
+    }
+
+    /// A look that begins now, and not before.
+    async fn look_once_more(&mut self) {
+        self.looked().await;
+        self.look();
+        self.looked().await;
     }
 
     /// Waits for the look that is under way. Cancel safe.
