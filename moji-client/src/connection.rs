@@ -361,7 +361,7 @@ impl Connection {
                 self.tell(FromServer::Rejected { attempt, reason: one_line(&reason), again }).await
             }
             ToBuilder::Stale { attempt } => {
-                self.tell(FromServer::Dropped(attempt, "it belongs to another builder now".into())).await
+                self.tell(FromServer::Dropped(attempt, "it is not this builder's any more".into())).await
             }
             ToBuilder::Cancel { attempt, reason } => {
                 self.tell(FromServer::Dropped(attempt, one_line(&reason))).await

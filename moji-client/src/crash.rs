@@ -33,7 +33,7 @@ points! {
     /// |---|---|---|
     /// | `Received` | the SRPM in the slot's folder | removes it; the server gives the SRPM out again |
     /// | `Built` | the same, and Mock's results in `result/` | the same |
-    /// | `LogMoved` … `MovedDurably` | see there | |
+    /// | `LogMoved` … `MovedDurably` | see there | packs what is left to pack, and offers it |
     /// | `SlotRemoved` | a whole parcel in the outbox | offers it |
     /// | `PieceSent` | the same; the server has a part of it | offers it, and sends the rest |
     /// | `Sent` | the same; the server has all of it, and may have published it | offers it |

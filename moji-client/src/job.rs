@@ -101,7 +101,7 @@ impl Job {
     }
 
     async fn attempt(&mut self, folder: &Path) -> Result<Parcel, Stop> {
-        let (resultdir, mock_log) = (folder.join("result"), folder.join("mock.log"));
+        let (resultdir, mock_log) = (folder.join(outbox::RESULT), folder.join(outbox::MOCK_LOG));
         let made = resultdir.clone();
         spawn_blocking(move || fs::create_dir_all(&made))
             .await?
@@ -137,8 +137,14 @@ impl Job {
             crash::at(step.into());
             Ok(())
         };
+        let (at, noted) = (folder.to_owned(), finished.clone());
+        // Without it a client that is killed while it packs has the SRPM built again; no more.
+        if let Ok(Err(error)) = spawn_blocking(move || outbox::note_finished(&at, &noted)).await {
+            tracing::debug!("{}: cannot note that it has ended: {error}", self.assignment.srpm);
+        }
+        let useless = (!finished.outcome.is_success()).then(|| resultdir.clone());
         let pack = move || outbox::pack(&resultdir, &mock_log, &to, finished.clone(), log_limit, passed);
-        packed_at_last(&self.assignment.srpm, &self.cancel, pack).await
+        packed_at_last(&self.assignment.srpm, &self.cancel, pack, useless).await
     }
 
     async fn tell(&self, progress: Progress) {
@@ -228,11 +234,13 @@ impl Job {
 }
 
 /// The results into the outbox. A build that has ended is not thrown away because the disk is full:
-/// it is packed again and again until there is room, or nobody wants it.
+/// it is packed again and again until there is room, or nobody wants it. The RPMs of a failure make
+/// room first: `useless` is where they are.
 async fn packed_at_last(
     srpm: &SrpmName,
     cancel: &CancellationToken,
     pack: impl Fn() -> anyhow::Result<Parcel> + Clone + Send + 'static,
+    mut useless: Option<PathBuf>,
 ) -> Result<Parcel, Stop> {
     let mut has_failed = false;
     loop {
@@ -244,9 +252,14 @@ async fn packed_at_last(
                 return Ok(parcel);
             }
             Err(error) if outbox::is_disk_trouble(&error) => {
+                if let Some(resultdir) = useless.take() {
+                    tracing::warn!("{srpm} has failed, and its RPMs are removed to make room: {error:#}");
+                    spawn_blocking(move || outbox::drop_rpms(&resultdir)).await?;
+                    continue;
+                }
                 if !std::mem::replace(&mut has_failed, true) {
                     tracing::error!(
-                        "{srpm} is built, but its results cannot be stored; trying again every {} s: {error:#}",
+                        "{srpm} has ended, but its results cannot be stored; trying again every {} s: {error:#}",
                         PACK_AGAIN.as_secs()
                     );
                 }
@@ -283,19 +296,33 @@ mod tests {
     async fn results_that_find_no_room_are_packed_until_nobody_wants_them() {
         let (tries, pack) = fails(rustix::io::Errno::NOSPC.raw_os_error());
         let (srpm, cancel) = ("a-1-1.src.rpm".parse().unwrap(), CancellationToken::new());
-        let packing = packed_at_last(&srpm, &cancel, pack);
+        let packing = packed_at_last(&srpm, &cancel, pack, None);
         assert!(timeout(PACK_AGAIN * 4 + Duration::from_secs(1), packing).await.is_err(), "it gave up");
         assert_eq!(tries.load(Ordering::SeqCst), 5);
         cancel.cancel();
         let (_, pack) = fails(rustix::io::Errno::DQUOT.raw_os_error());
-        assert!(matches!(packed_at_last(&srpm, &cancel, pack).await, Err(Stop::Cancelled)));
+        assert!(matches!(packed_at_last(&srpm, &cancel, pack, None).await, Err(Stop::Cancelled)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn results_that_cannot_be_read_are_trouble_at_once() {
         let (tries, pack) = fails(rustix::io::Errno::ACCESS.raw_os_error());
         let (srpm, cancel) = ("a-1-1.src.rpm".parse().unwrap(), CancellationToken::new());
-        assert!(matches!(packed_at_last(&srpm, &cancel, pack).await, Err(Stop::Trouble(_))));
+        assert!(matches!(packed_at_last(&srpm, &cancel, pack, None).await, Err(Stop::Trouble(_))));
         assert_eq!(tries.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rpms_of_a_failure_make_room_at_once() {
+        let at = tempfile::tempdir().unwrap();
+        for name in ["half-1-1.noarch.rpm", "build.log"] {
+            fs::write(at.path().join(name), "x").unwrap();
+        }
+        let (tries, pack) = fails(28);
+        let (srpm, cancel) = ("half-1-1.src.rpm".parse().unwrap(), CancellationToken::new());
+        let packing = packed_at_last(&srpm, &cancel, pack, Some(at.path().to_owned()));
+        let ended = timeout(PACK_AGAIN / 2, packing).await;
+        assert!(ended.is_err() && tries.load(Ordering::SeqCst) == 2);
+        assert!(!at.path().join("half-1-1.noarch.rpm").exists() && at.path().join("build.log").exists());
     }
 }

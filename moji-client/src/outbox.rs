@@ -30,6 +30,10 @@ pub use reader::ParcelReader;
 const FORMAT: u32 = 1;
 /// The file that makes a folder a parcel.
 const PARCEL: &str = "parcel.json";
+/// Mock's result directory in a slot's folder.
+pub(crate) const RESULT: &str = "result";
+/// Mock's own output there.
+pub(crate) const MOCK_LOG: &str = "mock.log";
 /// No `parcel.json` is longer; a manifest of the most files is a tenth of it.
 const PARCEL_MAX: u64 = 16 << 20;
 
@@ -67,7 +71,7 @@ impl Parcel {
 }
 
 /// What is packed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Finished {
     /// The attempt.
     pub attempt: AttemptId,
@@ -87,11 +91,12 @@ pub struct Finished {
 ///
 /// | after | what is found | what the next start does |
 /// |---|---|---|
-/// | `LogMoved` | the results in the slot's folder, with `mock.log` | removes them: nothing is offered that may not be whole, the server gives the SRPM out again |
+/// | before | the results in the slot's folder, and [`FINISHED`] beside them | packs them |
+/// | `LogMoved` | the same, with `mock.log` among them | the same |
 /// | `FilesSynced` | the same, durable, logs cut | the same |
 /// | `Described` | the same, with a `parcel.json` | the same: only what lies in the outbox is one |
 /// | `DescribedDurably` | the same | the same |
-/// | `Moved` | a whole parcel in the outbox, or (without power) still in the slot's folder | offers it, or as before |
+/// | `Moved` | a whole parcel in the outbox, or (without power) still in the slot's folder | offers it, or packs it |
 /// | `MovedDurably` | a whole parcel in the outbox | offers it |
 ///
 /// A step that fails, for example because the disk is full, leaves everything where it is: packing can
@@ -122,6 +127,39 @@ impl Step {
         Self::Moved,
         Self::MovedDurably,
     ];
+}
+
+/// The file in a slot's folder that says that Mock has ended, and how: what lies beside it is to be
+/// packed, by the next client if this one ends before it has.
+pub(crate) const FINISHED: &str = "finished.json";
+
+/// Writes [`FINISHED`].
+///
+/// # Errors
+/// When the disk is full, for example.
+pub(crate) fn note_finished(folder: &Path, finished: &Finished) -> io::Result<()> {
+    write_durably(&folder.join(FINISHED), &serde_json::to_vec(finished)?)
+}
+
+/// Packs what an earlier client has left in a slot's folder, with its [`FINISHED`].
+///
+/// # Errors
+/// As [`pack`]; and when that file cannot be read.
+pub(crate) fn pack_left(folder: &Path, outbox: &Path, log_limit: u64) -> anyhow::Result<Parcel> {
+    let json = fs::read(folder.join(FINISHED)).context("cannot read what it was")?;
+    let finished: Finished = serde_json::from_slice(&json).context("cannot read what it was")?;
+    let to = outbox.join(finished.attempt.to_string());
+    pack(&folder.join(RESULT), &folder.join(MOCK_LOG), &to, finished, log_limit, |_| Ok(()))
+}
+
+/// Removes the RPMs of an attempt that has failed: they are not published, and may be what has filled
+/// the disk.
+pub(crate) fn drop_rpms(resultdir: &Path) {
+    for entry in fs::read_dir(resultdir).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".rpm") {
+            let _ = remove_any(&entry.path());
+        }
+    }
 }
 
 /// Makes what an attempt left in `resultdir` durable, and moves it to `to` in the outbox: logs cut to

@@ -127,8 +127,8 @@ pub async fn run<C: Connector>(
     work_dir: Arc<WorkDir>,
     mut signals: mpsc::Receiver<Signal>,
 ) -> anyhow::Result<Why> {
-    let outbox = Arc::clone(&work_dir);
-    let parcels = spawn_blocking(move || outbox.parcels()).await??;
+    let (outbox, log_limit) = (Arc::clone(&work_dir), config.log_limit);
+    let parcels = spawn_blocking(move || outbox.parcels(log_limit)).await??;
     let mut client = Client::new(config, Arc::new(connector), builder, work_dir);
     client.take_over(parcels);
     let proof = Proof::new(client.config.password.clone());

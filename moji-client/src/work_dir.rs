@@ -8,6 +8,7 @@
 //! All of it blocks.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -47,20 +48,51 @@ impl WorkDir {
         Ok(work_dir)
     }
 
-    fn remove_leftovers(&self) -> anyhow::Result<()> {
+    /// The folders of attempts that an earlier client has left in its slots.
+    fn leftovers(&self) -> io::Result<Vec<PathBuf>> {
+        let mut left = Vec::new();
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let name = entry.file_name();
-            if name.to_str().is_some_and(|name| name.starts_with("slot-")) {
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with("slot-")) {
                 for attempt in fs::read_dir(entry.path())? {
-                    let left = attempt?.path();
-                    tracing::info!(
-                        "removing {}: that attempt was not finished when its client ended",
-                        left.display()
-                    );
-                    fs::remove_dir_all(&left).with_context(|| format!("cannot remove {}", left.display()))?;
+                    left.push(attempt?.path());
                 }
             }
+        }
+        Ok(left)
+    }
+
+    fn remove_leftovers(&self) -> anyhow::Result<()> {
+        for left in self.leftovers()?.iter().filter(|left| !left.join(outbox::FINISHED).is_file()) {
+            tracing::info!(
+                "removing {}: that attempt was not finished when its client ended",
+                left.display()
+            );
+            fs::remove_dir_all(left).with_context(|| format!("cannot remove {}", left.display()))?;
+        }
+        Ok(())
+    }
+
+    /// Packs what had ended and was not in the outbox yet when an earlier client was killed. What there
+    /// is no room for waits for the next start.
+    fn pack_leftovers(&self, log_limit: u64) -> anyhow::Result<()> {
+        for left in self.leftovers()? {
+            match outbox::pack_left(&left, &self.path.join("outbox"), log_limit) {
+                Ok(parcel) => {
+                    tracing::info!("{} had ended with an earlier client: it is packed now", parcel.srpm)
+                }
+                Err(error) if outbox::is_disk_trouble(&error) => {
+                    tracing::error!(
+                        "{} cannot be packed, and waits for the next start: {error:#}",
+                        left.display()
+                    );
+                    continue;
+                }
+                Err(error) => {
+                    tracing::info!("removing {}: it is not whole: {error:#}", left.display());
+                }
+            }
+            fs::remove_dir_all(&left).with_context(|| format!("cannot remove {}", left.display()))?;
         }
         Ok(())
     }
@@ -80,11 +112,13 @@ impl WorkDir {
         self.path.join("outbox").join(attempt.to_string())
     }
 
-    /// The finished results that wait to be delivered, oldest first; what is broken is removed.
+    /// The finished results that wait to be delivered, oldest first, what was still to be packed
+    /// included, with logs of at most `log_limit` bytes; what is broken is removed.
     ///
     /// # Errors
     /// When they cannot be looked at.
-    pub fn parcels(&self) -> anyhow::Result<Vec<Parcel>> {
+    pub fn parcels(&self, log_limit: u64) -> anyhow::Result<Vec<Parcel>> {
+        self.pack_leftovers(log_limit)?;
         outbox::open(&self.path.join("outbox"))
     }
 
@@ -117,7 +151,7 @@ mod tests {
         let second = WorkDir::open(&path).unwrap();
         assert!(!second.attempt(3, attempt).exists() && second.outbox(attempt).exists());
         // It is none.
-        assert_eq!(second.parcels().unwrap(), []);
+        assert_eq!(second.parcels(1000).unwrap(), []);
         assert!(!second.outbox(attempt).exists());
         assert!(path.join("a file of its owner").exists());
         assert_eq!(second.id(), id);

@@ -133,7 +133,7 @@ async fn free_space_is_watched() {
 
 #[tokio::test]
 async fn free_space_is_looked_at_once_more_at_the_end_of_a_short_build() {
-    let mut fixture = Fixture::new("succeeds");
+    let mut fixture = Fixture::new("looks");
     // Nothing tells of it before Mock has made it.
     fixture.job.disks = vec![fixture.path("env")];
     let report = fixture.run().await;

@@ -127,6 +127,7 @@ fn remove_other_staging(folders: &Folders, left: &LeftBehind) -> anyhow::Result<
     for entry in fs::read_dir(folders.attempts()).context("cannot read the staging folder")? {
         let path = entry.context("cannot read the staging folder")?.path();
         if attempt_of(&path).is_none_or(|attempt| !of_use.contains(&attempt)) {
+            tracing::info!("removing {}: nothing that waits or is built belongs to it", path.display());
             let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.with_context(|| format!("cannot remove {}", path.display()))?;
         }

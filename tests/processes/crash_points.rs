@@ -337,8 +337,8 @@ fn client_dies((point, story): (ClientPoint, Story)) {
     stage.assert_nothing_half();
     stage.farm.start_client("b1", &[]);
     stage.assert_settled();
-    // What is in the outbox is complete, and is not built again.
-    let builds = if point < ClientPoint::Moved { 2 } else { 1 };
+    // What has ended is packed by whoever comes next, and not built again.
+    let builds = if point < ClientPoint::LogMoved { 2 } else { 1 };
     let handed_out = stage.farm.hand_outs().len();
     assert_eq!(handed_out, builds, "{point:?}");
     stage.assert_client_is_empty("b1");

@@ -66,7 +66,8 @@ impl Farm {
                 Effect::Suspend { session, pause, streak } => {
                     let reason = format!("{streak} attempts in a row failed through this builder's fault");
                     if let Some(connected) = self.sessions.get(&session) {
-                        tracing::warn!("{} gets no work for {pause:?}: {reason}", connected.name);
+                        let pause = pause.as_secs();
+                        tracing::warn!("{} gets no work for {pause} s: {reason}", connected.name);
                     }
                     self.tell(session, SessionCommand::Suspend(pause, reason));
                 }
@@ -118,8 +119,10 @@ impl Farm {
                     tracing::warn!("{builder} gets nothing more for {target} until it connects anew");
                 }
             }
-            Ending::Lost => tracing::warn!("{key}: {builder} did not come back in time{count}"),
-            Ending::Unclaimed => tracing::info!("{key}: {builder} did not come back after the restart"),
+            Ending::Lost => tracing::warn!("{key}: {builder} was lost with it{count}"),
+            Ending::Unclaimed => {
+                tracing::info!("{key}: {builder} did not come back with it after the restart")
+            }
             Ending::Published
             | Ending::Superseded
             | Ending::Failed(_)

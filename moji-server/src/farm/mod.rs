@@ -288,6 +288,12 @@ impl Farm {
     }
 
     async fn found(&mut self, srpm: QueuedSrpm) {
+        // What is given out again at once the watcher still sees in SOURCE.
+        if self.scheduler.holders(&srpm.key).next().is_some()
+            && !exists(self.folders.source.join(srpm.key.path())).await
+        {
+            return;
+        }
         if !self.scheduler.is_queued(&srpm.key) {
             // The start is told in one line, and an SRPM that comes back from a builder was told.
             if self.ready {

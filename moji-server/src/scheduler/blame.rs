@@ -121,7 +121,11 @@ impl Blame {
         let each: Vec<_> =
             counted.iter().map(|tried| format!("{} ({})", tried.builder, tried.kind)).collect();
         let all = if builders.len() == 1 { ", all on the only builder there was" } else { "" };
-        Some(format!("{} attempts came to nothing{all}: {}", counted.len(), each.join(", ")))
+        let hint = match counted.iter().all(|tried| tried.kind == TryKind::Lost) {
+            true => "; the package may be what ends its builders",
+            false => "",
+        };
+        Some(format!("{} attempts came to nothing{all}: {}{hint}", counted.len(), each.join(", ")))
     }
 
     /// An attempt on a builder ended in a way that speaks for it. Gives whether that ended its
@@ -133,6 +137,10 @@ impl Blame {
     /// An attempt on a builder failed through its fault. Gives how long it is suspended, if it is.
     pub(super) fn failed_on(&mut self, now: Moment, builder: &BuilderName) -> Option<Duration> {
         let standing = self.standing.entry(builder.clone()).or_default();
+        if standing.suspended_until.is_some() {
+            // What its other slots had begun before tells nothing new.
+            return None;
+        }
         standing.streak += 1;
         let beyond = standing.streak.checked_sub(STREAK)?;
         let pause = FIRST_PAUSE.saturating_mul(1 << beyond.min(16)).min(LONGEST_PAUSE);

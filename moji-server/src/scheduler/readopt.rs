@@ -105,7 +105,9 @@ impl Scheduler {
             self.begin_lease(lease.clone());
             return vec![Effect::Retake(lease)];
         }
-        let holder = self.holders(key).next().filter(|_| !self.holders(key).any(Lease::is_committing));
+        // Nobody needs two attempts at one SRPM on one connection.
+        let is_out = |lease: &Lease| lease.is_committing() || lease.session == Some(claim.session);
+        let holder = self.holders(key).next().filter(|_| !self.holders(key).any(is_out));
         let Some(srpm) = holder.map(|holder| holder.srpm.clone()) else { return stale };
         self.blame.take_back(key, attempt);
         let lease = lease(srpm);

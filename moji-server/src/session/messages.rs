@@ -80,7 +80,9 @@ impl Session {
         }
         self.claims += 1;
         if self.claims > limits::HOLDS {
-            tracing::warn!("{}: it says that it holds more than {} attempts", self.name, limits::HOLDS);
+            if self.claims == limits::HOLDS + 1 {
+                tracing::warn!("{}: it says that it holds more than {} attempts", self.name, limits::HOLDS);
+            }
             return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
         }
         self.claimed.insert(attempt, held.slot);

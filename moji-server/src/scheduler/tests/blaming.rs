@@ -161,6 +161,23 @@ fn a_builder_with_three_failures_in_a_row_pauses_longer_each_time() {
 }
 
 #[test]
+fn what_all_slots_of_a_builder_had_begun_suspends_it_once() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    for n in 0..3 {
+        world.drop_srpm(n, n as i64);
+        world.drop_srpm(n + 3, n as i64);
+    }
+    (0..6).for_each(|slot| world.ask(session, slot));
+    let attempts: Vec<_> = world.memories.keys().copied().collect();
+    assert_eq!(attempts.len(), 6);
+    for attempt in attempts {
+        world.deliver(attempt, failed(FailureKind::Infrastructure));
+    }
+    assert_eq!(world.suspended, [FIRST_PAUSE]);
+    world.check();
+}
+
+#[test]
 fn a_target_whose_configuration_does_not_work_there_is_not_offered_there_again() {
     let (mut world, session) = ready(&["f43-x86", "f43-arm"]);
     world.drop_srpm(6, 10);
