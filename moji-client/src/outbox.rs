@@ -91,7 +91,7 @@ pub struct Finished {
 ///
 /// | after | what is found | what the next start does |
 /// |---|---|---|
-/// | before | the results in the slot's folder, and [`FINISHED`] beside them | packs them |
+/// | before | the results in the slot's folder, and `finished.json` beside them | packs them |
 /// | `LogMoved` | the same, with `mock.log` among them | the same |
 /// | `FilesSynced` | the same, durable, logs cut | the same |
 /// | `Described` | the same, with a `parcel.json` | the same: only what lies in the outbox is one |
