@@ -6,22 +6,23 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use moji_proto::frame::{Frame, Kind};
-use moji_proto::handshake::{Client, ClientStep, HandshakeError, Key, PLAINTEXT, RefusalCode, Salt};
+use moji_proto::handshake::{Agreed, Binding};
 use moji_proto::io::{
     FrameReader, Incoming, IncomingStream, Outgoing, OutgoingStream, Outgoings, on_stream_message, queues,
 };
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, LogFile, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer, encoding,
-    frame, limits,
+    Assignment, AttemptId, Fingerprint, LogFile, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer,
+    encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+
+use crate::access::{Access, Unwelcome};
 
 /// How long handshake and registration may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
@@ -121,54 +122,34 @@ impl Link {
     }
 }
 
-/// Proves that this builder knows the password, and remembers what is slow about it.
-#[derive(Debug, Default)]
-pub struct Proof {
-    password: Option<String>,
-    stretched: Option<(Salt, Key)>,
-}
-
-impl Proof {
-    /// With a password, or for a server that wants none.
-    pub fn new(password: Option<String>) -> Self {
-        Self { password, stretched: None }
-    }
-
-    async fn key(&mut self, salt: Salt) -> anyhow::Result<Key> {
-        if let Some((known, key)) = &self.stretched
-            && *known == salt
-        {
-            return Ok(key.clone());
-        }
-        let password = self.password.clone().context("there is no password")?;
-        let key = spawn_blocking(move || Key::stretch(&password, &salt)).await??;
-        self.stretched = Some((salt, key.clone()));
-        Ok(key)
-    }
-}
-
-/// The server will not let this builder in, and trying again does not help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Unwelcome(String);
-
 /// Handshake and registration on a fresh connection, then everything until it ends.
 ///
 /// # Errors
 /// Why it ended; [`Unwelcome`] when the next one would end the same way.
 pub async fn serve(
-    io: impl AsyncRead + AsyncWrite + Send + 'static,
-    proof: &mut Proof,
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    server: &str,
+    access: &mut Access,
     registration: Registration,
     attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
     events: mpsc::Sender<FromServer>,
     goodbye: CancellationToken,
 ) -> anyhow::Result<()> {
-    let (read, mut write) = tokio::io::split(io);
-    let mut frames = FrameReader::new(read);
     let slots = registration.slots;
-    let greeting = greet(&mut frames, &mut write, proof, registration);
-    let (heartbeat, dead_after) = tokio::select! {
+    let greeting = async {
+        let expected = access.expected(server).await?;
+        let (io, binding, key) = access.open(io, server, expected).await?;
+        let (read, mut write) = tokio::io::split(io);
+        let mut frames = FrameReader::new(read);
+        let agreed = match handshake(&mut frames, &mut write, access, binding, key).await {
+            Ok(agreed) => agreed,
+            Err(error) => return Err(access.judge(server, expected, error)),
+        };
+        access.remember(server, expected, agreed).await;
+        let times = register(&mut frames, &mut write, registration).await?;
+        Ok((frames, write, times))
+    };
+    let (frames, write, (heartbeat, dead_after)) = tokio::select! {
         biased;
         () = goodbye.cancelled() => return Ok(()),
         greeted = timeout(HANDSHAKE, greeting) => greeted.context("the server does not answer")??,
@@ -199,16 +180,11 @@ pub async fn serve(
 }
 
 /// Gives the heartbeat interval and the time after which a silent server is given up.
-async fn greet(
+async fn register(
     frames: &mut FrameReader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
-    proof: &mut Proof,
     registration: Registration,
 ) -> anyhow::Result<(Duration, Duration)> {
-    match handshake(frames, write, proof).await {
-        Ok(()) => {}
-        Err(error) => return Err(unwelcome(error)),
-    }
     frames.handshake_done();
     let register = encoding::encode(&ToServer::Register(registration))?;
     write.write_all(&frame::encode(Kind::Control, &register)).await?;
@@ -232,47 +208,25 @@ async fn greet(
     }
 }
 
+/// `key` is the one that the server has, or must have.
 async fn handshake(
     frames: &mut FrameReader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
-    proof: &mut Proof,
-) -> anyhow::Result<()> {
-    let mut nonce = [0; 32];
-    getrandom::fill(&mut nonce).map_err(|error| anyhow!("no random numbers: {error}"))?;
-    // The place where the exporter of a TLS connection goes in.
-    let (client, hello) = Client::start(&nonce, PLAINTEXT);
+    access: &mut Access,
+    binding: Binding,
+    key: Option<Fingerprint>,
+) -> anyhow::Result<Agreed> {
+    let (client, hello) = access.begin(binding)?;
     write.write_all(&hello).await?;
     write.flush().await?;
-    match client.server_hello(next(frames).await?, proof.password.is_some())? {
-        ClientStep::Done { .. } => Ok(()),
-        ClientStep::NeedKey(need) => {
-            let key = proof.key(need.salt).await?;
-            let (awaiting, frame) = need.prove(key);
-            write.write_all(&frame).await?;
+    match access.prove(client, next(frames).await?, key).await? {
+        Ok(agreed) => Ok(agreed),
+        Err((awaiting, proof)) => {
+            write.write_all(&proof).await?;
             write.flush().await?;
-            awaiting.finish(next(frames).await?)?;
-            Ok(())
+            Ok(awaiting.finish(next(frames).await?)?)
         }
     }
-}
-
-/// Tells refusals that will be repeated from bad luck.
-fn unwelcome(error: anyhow::Error) -> anyhow::Error {
-    let Some(handshake) = error.downcast_ref::<HandshakeError>() else { return error };
-    let for_good = match handshake {
-        HandshakeError::Refused(refusal) => match refusal.code {
-            Some(RefusalCode::WrongPassword) => {
-                return Unwelcome("the server refuses the password (see --password-file)".into()).into();
-            }
-            code => code == Some(RefusalCode::Version),
-        },
-        HandshakeError::Refuse(_) => false,
-        HandshakeError::NoPasswordWanted
-        | HandshakeError::Impostor
-        | HandshakeError::PasswordWanted
-        | HandshakeError::Password => true,
-    };
-    if for_good { Unwelcome(error.to_string()).into() } else { error }
 }
 
 async fn next(frames: &mut FrameReader<impl AsyncRead + Unpin>) -> anyhow::Result<Frame> {

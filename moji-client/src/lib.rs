@@ -1,5 +1,6 @@
 //! Moji's builder: takes SRPMs from a `moji-server`, builds them with Mock, delivers the results.
 
+pub mod access;
 pub mod agent;
 pub mod backoff;
 pub mod builder;

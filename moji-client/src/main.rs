@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use moji_client::connection::Unwelcome;
+use moji_client::access::Unwelcome;
 use moji_client::options::{Options, Settings, Surroundings};
 use moji_client::run::Signal;
 use moji_client::{crash, log, run, start};

@@ -8,8 +8,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Parser;
 use moji_proto::limits::SLOTS;
-use moji_proto::{BuilderName, DEFAULT_PORT};
+use moji_proto::{BuilderName, DEFAULT_PORT, Fingerprint};
 use serde::Deserialize;
+
+use crate::access::Secret;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -28,7 +30,7 @@ Exit codes:
   1  failed while running
   2  wrong use: options, configuration file, password
   3  Mock, its config or the work folder cannot be used
-  4  the server refuses this builder: password, version
+  4  the server refuses this builder (password, token, version), or has another key than before
 
 RUST_LOG=debug shows more.";
 
@@ -44,12 +46,20 @@ pub struct Options {
     server: Option<String>,
     /// The Mock config to build with: a name, as for mock -r, or the path of a .cfg file
     mock_config: Option<String>,
-    /// The server's password; better use --password-file, because ps shows this one
+    /// The server's password, or a token; better use --password-file, because ps shows this one
     password: Option<String>,
 
-    /// A file whose first line is the server's password; MOJI_PASSWORD works too
+    /// A file whose first line is the server's password, or a token from moji-server credential add;
+    /// MOJI_PASSWORD works too
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     password_file: Option<PathBuf>,
+    /// The key that the server must have, instead of the one that is remembered of it; it is
+    /// remembered then
+    #[arg(long, value_name = "FINGERPRINT")]
+    server_key: Option<Fingerprint>,
+    /// No TLS: for a link that is safe already, or for debugging; the server needs --plaintext too
+    #[arg(long)]
+    plaintext: bool,
     /// How many SRPMs to build at a time [default: 1]
     #[arg(long, value_name = "N", env = "MOJI_SLOTS")]
     slots: Option<u16>,
@@ -101,6 +111,8 @@ struct ConfigFile {
     mock_config: Option<String>,
     password: Option<String>,
     password_file: Option<PathBuf>,
+    server_key: Option<String>,
+    plaintext: bool,
     slots: Option<u16>,
     name: Option<String>,
     work_dir: Option<PathBuf>,
@@ -124,8 +136,12 @@ pub struct Settings {
     pub port: u16,
     /// The Mock config, as it was given.
     pub mock_config: String,
-    /// The server's password.
-    pub password: Option<String>,
+    /// The server's password, or a token.
+    pub secret: Secret,
+    /// The key that the server must have.
+    pub server_key: Option<Fingerprint>,
+    /// No TLS.
+    pub plaintext: bool,
     /// How many SRPMs to build at a time.
     pub slots: u16,
     /// What this builder is called.
@@ -184,9 +200,12 @@ impl Options {
                 (None, None, password) => password,
             },
         };
-        if password.as_ref().is_some_and(String::is_empty) {
-            bail!("the password is empty");
-        }
+        let secret = password.as_deref().map_or(Ok(Secret::None), Secret::new)?;
+        let server_key = match (self.server_key, file.server_key) {
+            (Some(key), _) => Some(key),
+            (None, Some(key)) => Some(key.parse().context("server-key in the configuration file")?),
+            (None, None) => None,
+        };
         let server = self
             .server
             .or(file.server)
@@ -206,7 +225,9 @@ impl Options {
             host,
             port,
             mock_config,
-            password,
+            secret,
+            server_key,
+            plaintext: self.plaintext || file.plaintext,
             slots,
             name,
             work_dir: self
@@ -329,7 +350,7 @@ mod tests {
     fn the_old_command_line_works() {
         let settings = settings(&["repo.example.org", "fedora-43-armv7hl", "pw"]).unwrap();
         assert_eq!((settings.host.as_str(), settings.port), ("repo.example.org", 6789));
-        assert_eq!(settings.password.as_deref(), Some("pw"));
+        assert_eq!(settings.secret, Secret::Password("pw".into()));
         assert_eq!(settings.name.as_str(), "board-7.example.org");
         assert_eq!(settings.work_dir, Path::new("/home/mo/.local/state/moji-client"));
         assert_eq!((settings.slots, settings.exit_when_idle), (1, None));

@@ -20,11 +20,12 @@ use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::{Access, Secret, Unwelcome};
 pub use crate::agent::Why;
 use crate::agent::{Agent, Event, Rules};
 use crate::backoff::Backoff;
 use crate::builder::Builder;
-use crate::connection::{self, FromServer, Lease, Link, Proof, Unwelcome};
+use crate::connection::{self, FromServer, Lease, Link};
 use crate::delivery::UploadEnd;
 use crate::disk::FreeSpace;
 use crate::job::{End, Progress};
@@ -43,7 +44,7 @@ const FAR_AWAY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Makes connections to the server: TCP, or whatever a test brings.
 pub trait Connector: Send + Sync + 'static {
     /// A connection.
-    type Io: AsyncRead + AsyncWrite + Send + 'static;
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     /// Connects.
     fn connect(&self) -> impl Future<Output = std::io::Result<Self::Io>> + Send;
@@ -63,8 +64,8 @@ pub trait Connector: Send + Sync + 'static {
 pub struct Config {
     /// What it tells the server of itself.
     pub registration: Registration,
-    /// What the server must know too.
-    pub password: Option<String>,
+    /// How it gets in, and which server it takes for the right one.
+    pub access: Access,
     /// Leave when there has been nothing to do for so long.
     pub exit_when_idle: Option<Duration>,
     /// Most bytes of one log.
@@ -80,11 +81,11 @@ pub struct Config {
 }
 
 impl Config {
-    /// The usual; looks at no disk.
+    /// The usual; looks at no disk, and speaks without TLS.
     pub fn new(registration: Registration) -> Self {
         Self {
             registration,
-            password: None,
+            access: Access::plaintext(Secret::None, None),
             exit_when_idle: None,
             log_limit: 256 << 20,
             outbox_limit: 20 << 30,
@@ -131,8 +132,8 @@ pub async fn run<C: Connector>(
     let parcels = spawn_blocking(move || outbox.parcels(log_limit)).await??;
     let mut client = Client::new(config, Arc::new(connector), builder, work_dir);
     client.take_over(parcels);
-    let proof = Proof::new(client.config.password.clone());
-    client.connect(proof, Duration::ZERO);
+    let access = client.config.access.clone();
+    client.connect(access, Duration::ZERO);
     loop {
         let wake = client.agent.next_deadline().map(|moment| client.instant_of(moment));
         let left = tokio::select! {
@@ -158,7 +159,7 @@ pub async fn run<C: Connector>(
     }
 }
 
-type Ended = Result<(Proof, anyhow::Error), JoinError>;
+type Ended = Result<(Access, anyhow::Error), JoinError>;
 
 /// What a slot works on.
 struct Running {
@@ -179,7 +180,7 @@ struct Client<C> {
     agent: Agent,
     backoff: Backoff,
     /// The connection, or the wait before the next one.
-    connection: JoinHandle<(Proof, anyhow::Error)>,
+    connection: JoinHandle<(Access, anyhow::Error)>,
     goodbye: CancellationToken,
     link: Option<Link>,
     ever_connected: bool,
@@ -267,35 +268,38 @@ impl<C: Connector> Client<C> {
     }
 
     /// Connects after a wait, and serves the connection, in a task of its own.
-    fn connect(&mut self, proof: Proof, wait: Duration) {
+    fn connect(&mut self, access: Access, wait: Duration) {
         let connector = Arc::clone(&self.connector);
         let registration = self.config.registration.clone();
         let (attempts, events) = (self.attempts.subscribe(), self.events_tx.clone());
         let goodbye = self.goodbye.clone();
         self.connection = tokio::spawn(async move {
-            let mut proof = proof;
+            let mut access = access;
             let connecting = async {
                 sleep(wait).await;
                 anyhow::Ok(timeout(CONNECT, connector.connect()).await.context("no answer")??)
             };
             let connected = tokio::select! {
                 biased;
-                () = goodbye.cancelled() => return (proof, anyhow!("leaving")),
+                () = goodbye.cancelled() => return (access, anyhow!("leaving")),
                 connected = connecting => connected,
             };
             let ended = match connected {
-                Ok(io) => connection::serve(io, &mut proof, registration, attempts, events, goodbye).await,
+                Ok(io) => {
+                    let server = connector.server();
+                    connection::serve(io, &server, &mut access, registration, attempts, events, goodbye).await
+                }
                 Err(error) => Err(error),
             };
-            (proof, ended.err().unwrap_or_else(|| anyhow!("closed")))
+            (access, ended.err().unwrap_or_else(|| anyhow!("closed")))
         });
     }
 
     fn on_disconnect(&mut self, ended: Ended) -> anyhow::Result<Option<Why>> {
-        let (proof, error) = match ended {
+        let (access, error) = match ended {
             Ok(ended) => ended,
             // A panic there is a lost connection here.
-            Err(error) => (Proof::new(self.config.password.clone()), error.into()),
+            Err(error) => (self.config.access.clone(), error.into()),
         };
         let server = self.connector.server();
         if error.is::<Unwelcome>() && !self.ever_connected {
@@ -307,7 +311,7 @@ impl<C: Connector> Client<C> {
         self.unlink();
         let wait = self.backoff.next(self.connector.jitter());
         tracing::warn!("no connection to {server}: {error:#}; next try in {:.1} s", wait.as_secs_f64());
-        self.connect(proof, wait);
+        self.connect(access, wait);
         Ok(self.handle(Event::Disconnected))
     }
 

@@ -12,6 +12,7 @@ use moji_proto::Registration;
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
+use crate::access::{Access, KnownServers};
 use crate::builder::Mock;
 use crate::disk::FreeSpace;
 use crate::mock::command::check_mock_args;
@@ -98,10 +99,14 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
         arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
         software: concat!("moji-client ", env!("CARGO_PKG_VERSION")).into(),
     };
+    let access = match settings.plaintext {
+        true => Access::plaintext(settings.secret, settings.server_key),
+        false => Access::encrypted(settings.secret, settings.server_key, KnownServers::new(work_dir.path())),
+    };
     let disks = vec![work_dir.path().to_owned(), PathBuf::from("/var/lib/mock")];
     let config = Config {
         registration,
-        password: settings.password,
+        access,
         exit_when_idle: settings.exit_when_idle,
         log_limit: settings.log_limit,
         outbox_limit: settings.outbox_limit,

@@ -17,6 +17,8 @@ pub mod limits;
 pub mod message;
 pub mod names;
 pub mod outcome;
+pub mod signing;
+pub mod token;
 pub mod version;
 
 pub use digest::{Hasher, Sha256};
@@ -24,8 +26,10 @@ pub use message::{
     Assignment, HeldAttempt, LogFile, ManifestEntry, Registration, StreamId, StreamMessage, ToBuilder,
     ToServer,
 };
-pub use names::{ArtifactName, AttemptId, BuilderName, NameError, Nvr, SrpmName, TargetName};
+pub use names::{ArtifactName, AttemptId, BuilderName, CredentialName, NameError, Nvr, SrpmName, TargetName};
 pub use outcome::{FailureKind, Outcome, Phase};
+pub use signing::{Fingerprint, PublicKey};
+pub use token::Token;
 
 /// The port that Moji has always had.
 pub const DEFAULT_PORT: u16 = 6789;

@@ -184,6 +184,11 @@ name! {
 }
 
 name! {
+    /// The name of a credential; at most 128 bytes of RPM's characters.
+    CredentialName, "a credential's name", |text, kind| check_plain(text, kind, 128)
+}
+
+name! {
     /// What to build for: the name of a Mock config without `.cfg`, `fedora-43-aarch64`; at most
     /// 128 bytes of RPM's characters.
     TargetName, "a target's name", |text, kind| check_plain(text, kind, 128)
@@ -293,6 +298,7 @@ mod tests {
             assert!(Nvr::new(text).is_err(), "NVR {text:?}");
             assert!(BuilderName::new(text).is_err(), "builder {text:?}");
             assert!(TargetName::new(text).is_err(), "target {text:?}");
+            assert!(CredentialName::new(text).is_err(), "credential {text:?}");
         }
     }
 

@@ -12,12 +12,16 @@ pub enum Version {
     /// `Release` says whether the builder is at fault, `Suspended` what follows from it. V1 was never
     /// released and is not spoken any more.
     V2 = 2,
+    /// Who is there: a client names its credential in its hello, the server its key; proofs are HMACs of
+    /// a password or Ed25519 signatures. TLS 1.3 below all of it. V2 was never released either, and is not
+    /// spoken any more.
+    V3 = 3,
 }
 
 /// The newest version that this program speaks.
-pub const NEWEST: u16 = Version::V2 as u16;
+pub const NEWEST: u16 = Version::V3 as u16;
 /// The oldest version that this program still speaks.
-pub const OLDEST: u16 = Version::V2 as u16;
+pub const OLDEST: u16 = Version::V3 as u16;
 
 /// The newest version that two ranges of versions share.
 ///

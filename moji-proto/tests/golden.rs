@@ -1,17 +1,21 @@
-//! The bytes of protocol version 2. When this test fails, the wire has changed, and peers of other
+//! The bytes of protocol version 3. When this test fails, the wire has changed, and peers of other
 //! versions misunderstand each other: see `src/version.rs` for what belongs to such a change.
 //!
 //! `golden.txt` holds one line for each message and frame. The proofs in it were also computed with
-//! other programs (an Argon2id and an HMAC that are not those of this crate).
+//! other programs (an Argon2id, an HMAC and an Ed25519 that are not those of this crate).
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use moji_proto::frame::{self, Frame, Kind};
-use moji_proto::handshake::{self, Client, ClientStep, Key, Refusal, RefusalCode, ServerSecret};
-use moji_proto::{FailureKind, LogFile, Outcome, Phase, StreamMessage, ToBuilder, ToServer, encoding};
+use moji_proto::handshake::{self, Claim, Client, ClientStep, Key, Refusal, RefusalCode, ServerSecret};
+use moji_proto::signing::{Seed, SigningKey};
+use moji_proto::{
+    CredentialName, FailureKind, LogFile, Outcome, Phase, StreamMessage, ToBuilder, ToServer, encoding,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -98,33 +102,40 @@ fn frames() -> String {
         frame::decode(&mut BytesMut::from(&bytes[..]), false).unwrap().unwrap()
     };
 
-    let open = ServerSecret::default();
-    let (_, hello) = Client::start(&client_nonce, handshake::PLAINTEXT);
+    let identity = Arc::new(SigningKey::new(&Seed::new(count(0x80))));
+    let secret = |password| ServerSecret::new(Arc::clone(&identity), password, salt).unwrap();
+    let nobody = BTreeMap::new();
+    let (_, hello) = Client::start(&client_nonce, handshake::PLAINTEXT, Claim::Nobody);
     let hello = note("ClientHello", &hello);
-    let answer = open.answer(hello.clone(), &server_nonce, &handshake::PLAINTEXT).unwrap();
+    let answer = secret(None).answer(hello.clone(), &server_nonce, &handshake::PLAINTEXT, &nobody).unwrap();
     note("ServerHello without a password", &answer.hello);
 
     for (name, binding) in [("plain", handshake::PLAINTEXT), ("bound", count(0x60))] {
-        let secret = ServerSecret::new(Some("pass wörd"), salt).unwrap();
-        let answer = secret.answer(hello.clone(), &server_nonce, &binding).unwrap();
+        let answer =
+            secret(Some("pass wörd")).answer(hello.clone(), &server_nonce, &binding, &nobody).unwrap();
         let server_hello = note(&format!("ServerHello, {name}"), &answer.hello);
-        let (client, _) = Client::start(&client_nonce, binding);
-        let ClientStep::NeedKey(need) = client.server_hello(server_hello, true).unwrap() else { panic!() };
+        let (client, _) = Client::start(&client_nonce, binding, Claim::Password);
+        let ClientStep::NeedKey(need) = client.server_hello(server_hello, None).unwrap() else { panic!() };
         let (wait, proof) = need.prove(Key::stretch("pass wörd", &salt).unwrap());
         let proof = answer.check(note(&format!("Proof of the client, {name}"), &proof)).unwrap();
-        assert_eq!(
-            wait.finish(note(&format!("Proof of the server, {name}"), &proof)).unwrap(),
-            moji_proto::version::NEWEST
-        );
+        let agreed = wait.finish(note(&format!("Proof of the server, {name}"), &proof)).unwrap();
+        assert_eq!(agreed.version, moji_proto::version::NEWEST);
     }
 
-    for code in [
-        RefusalCode::Version,
-        RefusalCode::WrongPassword,
-        RefusalCode::Protocol,
-        RefusalCode::Busy,
-        RefusalCode::Registration,
-    ] {
+    let board = CredentialName::new("board-7").unwrap();
+    let credential = SigningKey::new(&Seed::new(count(0xa0)));
+    let known = [(board.clone(), credential.public())].into();
+    let (client, hello) = Client::start(&client_nonce, count(0x60), Claim::Credential(board));
+    let hello = note("ClientHello, credential", &hello);
+    let answer = secret(Some("pass wörd")).answer(hello, &server_nonce, &count(0x60), &known).unwrap();
+    let hello = note("ServerHello, credential", &answer.hello);
+    let expected = Some(identity.public().fingerprint());
+    let ClientStep::NeedSignature(need) = client.server_hello(hello, expected).unwrap() else { panic!() };
+    let (wait, proof) = need.sign(&credential);
+    let proof = answer.check(note("Proof of the client, credential", &proof)).unwrap();
+    wait.finish(note("Proof of the server, credential", &proof)).unwrap();
+
+    for code in RefusalCode::ALL {
         let refusal = Refusal::new(code, "no, because…");
         let frame = note(&format!("Refusal {code:?}"), &refusal.encode());
         assert_eq!(Refusal::decode(frame.body), refusal);

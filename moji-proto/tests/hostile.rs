@@ -3,15 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "this is how a test fails")]
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use moji_proto::encoding::{self, EncodingError};
 use moji_proto::frame::{self, Frame, Kind};
-use moji_proto::handshake::{Client, PLAINTEXT, Refusal, ServerSecret};
+use moji_proto::handshake::{Claim, Client, PLAINTEXT, Refusal, ServerSecret};
 use moji_proto::limits::CONTROL_BODY;
 use moji_proto::names::NAME_MAX;
-use moji_proto::{StreamMessage, ToBuilder, ToServer, outcome};
+use moji_proto::signing::{Seed, SigningKey};
+use moji_proto::{CredentialName, StreamMessage, ToBuilder, ToServer, outcome};
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -226,11 +229,14 @@ proptest! {
         kind in 0usize..4, body in proptest::collection::vec(any::<u8>(), 0..200), good in any::<bool>(),
     ) {
         let kind = [Kind::ClientHello, Kind::ServerHello, Kind::Proof, Kind::Refusal][kind];
-        let body = if good { [b"moji\0\x01\0\x01", &body[..]].concat() } else { body };
+        let body = if good { [b"moji\0\x03\0\x03", &body[..]].concat() } else { body };
         let frame = Frame { kind, body: Bytes::from(body) };
-        let _ = ServerSecret::default().answer(frame.clone(), &[1; 32], &PLAINTEXT);
-        for has_password in [false, true] {
-            let _ = Client::start(&[2; 32], PLAINTEXT).0.server_hello(frame.clone(), has_password);
+        let identity = Arc::new(SigningKey::new(&Seed::new([5; 32])));
+        let server = ServerSecret::new(identity, None, [0; 16]).unwrap();
+        let _ = server.answer(frame.clone(), &[1; 32], &PLAINTEXT, &BTreeMap::new());
+        let board = CredentialName::new("board").unwrap();
+        for claim in [Claim::Nobody, Claim::Password, Claim::Credential(board)] {
+            let _ = Client::start(&[2; 32], PLAINTEXT, claim).0.server_hello(frame.clone(), None);
         }
         let refusal = Refusal::decode(frame.body);
         prop_assert!(refusal.reason.len() <= outcome::REASON_MAX);

@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_millis(200);
 /// Where connections come from: a TCP socket, or whatever a test brings.
 pub trait Listener: Send + 'static {
     /// A connection.
-    type Io: AsyncRead + AsyncWrite + Send + 'static;
+    type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
     /// The next connection, and the peer's address for people.
     fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, String)>> + Send;

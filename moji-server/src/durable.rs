@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 /// Makes the entries of a folder durable (what was created, renamed or removed in it).
@@ -27,9 +28,22 @@ pub fn sync_file(file: &Path) -> io::Result<()> {
 /// # Errors
 /// When any step fails; the old content is then still in place.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(path, content, 0o666)
+}
+
+/// The same for what nobody but the server's user may read.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write(path, content, 0o600)
+}
+
+fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
-    let written = File::create(&part).and_then(|mut file| {
+    let created = File::options().write(true).create(true).truncate(true).mode(mode).open(&part);
+    let written = created.and_then(|mut file| {
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&part, path)

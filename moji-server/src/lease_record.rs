@@ -12,12 +12,12 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use moji_proto::limits::DATA_BYTES;
-use moji_proto::{AttemptId, BuilderName, Hasher, HeldAttempt, Nvr, Sha256, SrpmName, TargetName};
+use moji_proto::{AttemptId, Hasher, HeldAttempt, Nvr, Sha256, SrpmName, TargetName};
 use serde::{Deserialize, Serialize};
 
-use crate::BuildKey;
 use crate::folders::Folders;
 use crate::scheduler::Lease;
+use crate::{BuildKey, BuilderId};
 
 /// The file's name.
 const FILE: &str = "lease.json";
@@ -43,7 +43,7 @@ pub struct LeaseRecord {
     /// What it is built for.
     pub target: TargetName,
     /// Whose attempt it is.
-    pub builder: BuilderName,
+    pub builder: BuilderId,
     /// In which slot.
     pub slot: Option<u16>,
     /// When the lease began.
@@ -115,7 +115,7 @@ impl LeaseRecord {
     pub fn of_claim(
         held: &HeldAttempt,
         key: &BuildKey,
-        builder: &BuilderName,
+        builder: &BuilderId,
         nvr: Nvr,
         file: FileIdentity,
     ) -> Self {

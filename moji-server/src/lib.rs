@@ -2,7 +2,9 @@
 //! repository.
 
 mod accept;
+pub mod access;
 pub mod build_key;
+pub mod builder_id;
 pub mod commit;
 pub mod crash;
 pub mod durable;
@@ -27,3 +29,4 @@ mod working;
 
 pub use accept::Listener;
 pub use build_key::BuildKey;
+pub use builder_id::BuilderId;

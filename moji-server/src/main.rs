@@ -12,11 +12,20 @@ use tokio_util::sync::CancellationToken;
 fn main() -> ExitCode {
     let options = Options::parse();
     moji_server::log::start();
-    if let Some(Command::Fsck(fsck)) = &options.command {
-        return match fsck.resolve() {
-            Ok((folders, createrepo)) => fsck.run(folders, &createrepo),
-            Err(error) => end(2, &error),
-        };
+    match options.command {
+        Some(Command::Fsck(fsck)) => {
+            return match fsck.resolve() {
+                Ok((folders, createrepo)) => fsck.run(folders, &createrepo),
+                Err(error) => end(2, &error),
+            };
+        }
+        Some(Command::Credential(credential)) => {
+            return match credential.resolve() {
+                Ok(working) => credential.run(&working),
+                Err(error) => end(2, &error),
+            };
+        }
+        None => {}
     }
     if let Err(error) = moji_server::crash::arm() {
         return end(2, &error);
@@ -36,7 +45,7 @@ fn main() -> ExitCode {
     code
 }
 
-async fn serve(Settings { config, listen }: Settings) -> ExitCode {
+async fn serve(Settings { config, listen, is_closed }: Settings) -> ExitCode {
     let listener = match TcpListener::bind(&listen[..]).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -47,7 +56,7 @@ async fn serve(Settings { config, listen }: Settings) -> ExitCode {
         }
     };
     match listener.local_addr() {
-        Ok(address) if config.password.is_none() => {
+        Ok(address) if !is_closed => {
             tracing::warn!("no password: listening on {address} for builders on this machine only");
         }
         Ok(address) => tracing::info!("listening on {address}"),

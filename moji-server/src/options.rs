@@ -11,6 +11,8 @@ use clap::{Parser, Subcommand};
 use moji_proto::DEFAULT_PORT;
 use serde::Deserialize;
 
+use crate::access;
+use crate::access::command::CredentialOptions;
 use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
 use crate::room::FreeSpace;
@@ -22,6 +24,8 @@ Examples:
     moji-server source working finished repo
   For builders everywhere that know the password:
     moji-server --password-file /etc/moji/password /srv/moji/{source,working,finished,repo}
+  A token for one builder, instead of the password (see moji-server credential --help):
+    moji-server credential add board-7 --role builder --working /srv/moji/working
   The same from a file (every option can stand there, with its long name):
     moji-server --config /etc/moji/server.toml
   Whether everything is as it should be (see moji-server fsck --help):
@@ -65,13 +69,16 @@ pub struct Options {
     /// The password of the builders; better use --password-file, because ps shows this one
     password: Option<String>,
 
-    /// Where to listen; without a password only a loopback address is accepted
-    /// [default: port 6789, on all addresses with a password, else on 127.0.0.1]
+    /// Where to listen; without a password or credentials only a loopback address is accepted
+    /// [default: port 6789, on all addresses with a password or credentials, else on 127.0.0.1]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
     /// A file whose first line is the password of the builders; MOJI_PASSWORD works too
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     password_file: Option<PathBuf>,
+    /// No TLS: for a link that is safe already, or for debugging; builders need --plaintext too
+    #[arg(long)]
+    plaintext: bool,
     /// How often builders say that they live [default: 20s]
     #[arg(long, value_name = "DURATION", env = "MOJI_HEARTBEAT", value_parser = duration)]
     heartbeat: Option<Duration>,
@@ -106,6 +113,21 @@ pub enum Command {
     /// in motion looks wrong for a moment: then it looks again, for up to half a minute, and says what
     /// stays so.
     Fsck(FsckOptions),
+    /// Adds, lists and revokes credentials: tokens for builders and people
+    ///
+    /// A running server sees what has changed within a second. Run it as the server's user.
+    Credential(CredentialOptions),
+}
+
+impl CredentialOptions {
+    /// The server's folder WORKING: from the options, else from the configuration file.
+    ///
+    /// # Errors
+    /// What is wrong with the file, or missing.
+    pub fn resolve(&self) -> anyhow::Result<PathBuf> {
+        let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
+        access::command::working(self.working.clone(), file.working)
+    }
 }
 
 impl FsckOptions {
@@ -143,6 +165,7 @@ struct ConfigFile {
     password: Option<String>,
     listen: Option<String>,
     password_file: Option<PathBuf>,
+    plaintext: bool,
     heartbeat: Option<String>,
     dead_after: Option<String>,
     grace: Option<String>,
@@ -158,6 +181,8 @@ pub struct Settings {
     pub config: Config,
     /// Addresses to listen on: the first that works.
     pub listen: Vec<SocketAddr>,
+    /// Whether a password or a credential is needed.
+    pub is_closed: bool,
 }
 
 impl Options {
@@ -203,7 +228,14 @@ impl Options {
                 "--dead-after ({dead_after:?}) must be longer than --heartbeat ({heartbeat:?}), which must not be 0"
             );
         }
-        let listen = listen_addresses(self.listen.or(file.listen).as_deref(), password.is_some())?;
+        let folders = Folders {
+            source: folder("SOURCE", self.source, file.source)?,
+            working: folder("WORKING", self.working, file.working)?,
+            finished: folder("FINISHED", self.finished, file.finished)?,
+            repo: folder("REPO", self.repo, file.repo)?,
+        };
+        let is_closed = password.is_some() || access::has_credentials(&folders.private())?;
+        let listen = listen_addresses(self.listen.or(file.listen).as_deref(), is_closed)?;
         let bytes = |name: &str, here: Option<u64>, there: Option<String>, default: u64| match (here, there) {
             (Some(here), _) => Ok(here),
             (None, Some(there)) => {
@@ -212,13 +244,9 @@ impl Options {
             (None, None) => Ok(default),
         };
         let config = Config {
-            folders: Folders {
-                source: folder("SOURCE", self.source, file.source)?,
-                working: folder("WORKING", self.working, file.working)?,
-                finished: folder("FINISHED", self.finished, file.finished)?,
-                repo: folder("REPO", self.repo, file.repo)?,
-            },
+            folders,
             password,
+            plaintext: self.plaintext || file.plaintext,
             heartbeat,
             dead_after,
             grace: time("grace", self.grace, file.grace, 10)?,
@@ -230,7 +258,7 @@ impl Options {
             watch: true,
             rescan: Duration::from_secs(60),
         };
-        Ok(Settings { config, listen })
+        Ok(Settings { config, listen, is_closed })
     }
 }
 
@@ -253,10 +281,10 @@ fn read_password(path: &Path) -> anyhow::Result<String> {
     Ok(password.to_owned())
 }
 
-fn listen_addresses(listen: Option<&str>, has_password: bool) -> anyhow::Result<Vec<SocketAddr>> {
+fn listen_addresses(listen: Option<&str>, is_closed: bool) -> anyhow::Result<Vec<SocketAddr>> {
     let Some(listen) = listen else {
         let address = |ip: IpAddr| SocketAddr::new(ip, DEFAULT_PORT);
-        return Ok(if has_password {
+        return Ok(if is_closed {
             // The IPv6 one takes IPv4 too; some machines have no IPv6.
             vec![address(Ipv6Addr::UNSPECIFIED.into()), address(Ipv4Addr::UNSPECIFIED.into())]
         } else {
@@ -272,10 +300,11 @@ fn listen_addresses(listen: Option<&str>, has_password: bool) -> anyhow::Result<
             })?
             .collect(),
     };
-    if let Some(open) = addresses.iter().find(|address| !has_password && !address.ip().is_loopback()) {
+    if let Some(open) = addresses.iter().find(|address| !is_closed && !address.ip().is_loopback()) {
         bail!(
             "--listen {open}: without a password only a loopback address is accepted, or anybody could put \
-             packages into the repository; give a password (--password-file) or listen on 127.0.0.1"
+             packages into the repository; give a password (--password-file), add a credential \
+             (moji-server credential add), or listen on 127.0.0.1"
         );
     }
     Ok(addresses)

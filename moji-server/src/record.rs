@@ -1,8 +1,9 @@
 //! `build.json`: what is told about a build beside its artifacts, and about a failed SRPM in
 //! FINISHED. For people, scripts and a server that lost its history.
 
+use crate::BuilderId;
 use jiff::Timestamp;
-use moji_proto::{AttemptId, BuilderName, ManifestEntry, Nvr, Outcome, Sha256, SrpmName, TargetName};
+use moji_proto::{AttemptId, ManifestEntry, Nvr, Outcome, Sha256, SrpmName, TargetName};
 use serde::{Deserialize, Serialize};
 
 /// Version of the file's form.
@@ -37,7 +38,7 @@ pub struct AttemptRecord {
     /// Its id.
     pub id: AttemptId,
     /// The builder's name.
-    pub builder: BuilderName,
+    pub builder: BuilderId,
     /// What it was built for.
     pub target: TargetName,
     /// Digest of the SRPM that the builder got.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use moji_proto::handshake::ServerSecret;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Listener, accept};
+use crate::access::credentials::Credentials;
+use crate::access::identity::Identity;
+use crate::access::{self, Access};
 use crate::farm::{Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
@@ -26,8 +28,11 @@ use crate::working::WorkingWatch;
 pub struct Config {
     /// The four folders; made and checked by [`run`].
     pub folders: Folders,
-    /// The password that builders must know; `None`: anybody who can connect is let in.
+    /// A password that lets builders in; `None`: they need a credential, or anybody who can connect is
+    /// let in when there are none.
     pub password: Option<String>,
+    /// Whether to speak without TLS.
+    pub plaintext: bool,
     /// How often builders say that they live.
     pub heartbeat: Duration,
     /// After how long without a frame a connection is given up.
@@ -67,9 +72,12 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         let (history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
         left.tries = tries;
-        anyhow::Ok((lock, folders, left, history))
+        let private = folders.private();
+        let identity = Identity::load_or_make(&private)?;
+        let credentials = Credentials::read(&private)?;
+        anyhow::Ok((lock, folders, left, history, identity, credentials))
     });
-    let (lock, folders, left, history) = prepared.await??;
+    let (lock, folders, left, history, identity, credentials) = prepared.await??;
     let folders = Arc::new(folders);
 
     let (source_tx, source) = mpsc::channel(CHANNEL);
@@ -92,7 +100,12 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         history: history.recorder(),
     };
     let farm = Farm::new(farm_config, watch);
-    let sessions_config = session_config(&config, &folders).await?;
+    match config.plaintext {
+        true => tracing::warn!("no TLS: who can listen in reads everything but the password"),
+        false => tracing::info!("this server's key is {}", identity.fingerprint()),
+    }
+    let (credentials_tx, credentials) = watch::channel(Arc::new(credentials));
+    let sessions_config = session_config(&config, &folders, identity, credentials).await?;
 
     // The farm outlives the sessions, so that what they delivered last is still published.
     let farm_shutdown = CancellationToken::new();
@@ -104,6 +117,12 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         ..SourceConfig::new(folders.source.clone())
     };
     tasks.spawn(source::watch(source_config, source_tx, shutdown.clone()));
+    let look = if config.watch { access::LOOK } else { config.rescan };
+    let watching = access::watch(folders.private(), look, credentials_tx, shutdown.clone());
+    tasks.spawn(async move {
+        watching.await;
+        Ok(())
+    });
     let metadata_config = MetadataConfig {
         createrepo: config.createrepo,
         watch: config.watch,
@@ -121,7 +140,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         // Everything ends when it is told to: that must not be taken for a failure.
         biased;
         () = shutdown.cancelled() => None,
-        Some(ended) = tasks.join_next() => Some(format!("the watcher of SOURCE has ended: {ended:?}")),
+        Some(ended) = tasks.join_next() => Some(format!("a watcher has ended: {ended:?}")),
         ended = &mut metadata => Some(format!("the metadata's task has ended: {ended:?}")),
         ended = &mut farm => Some(format!("the farm's task has ended: {ended:?}")),
         ended = &mut accepting => Some(format!("the listener's task has ended: {ended:?}")),
@@ -139,11 +158,17 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     failed.map_or(Ok(()), |reason| Err(anyhow!(reason)))
 }
 
-async fn session_config(config: &Config, folders: &Arc<Folders>) -> anyhow::Result<SessionConfig> {
-    let (password, salt) = (config.password.clone(), random()?);
-    let secret = spawn_blocking(move || ServerSecret::new(password.as_deref(), salt)).await??;
+async fn session_config(
+    config: &Config,
+    folders: &Arc<Folders>,
+    identity: Identity,
+    credentials: watch::Receiver<Arc<Credentials>>,
+) -> anyhow::Result<SessionConfig> {
+    let (password, salt, plaintext) = (config.password.clone(), random()?, config.plaintext);
+    let access =
+        spawn_blocking(move || Access::new(&identity, password.as_deref(), salt, plaintext, credentials));
     Ok(SessionConfig {
-        secret,
+        access: access.await??,
         heartbeat: config.heartbeat,
         dead_after: config.dead_after,
         handshake_timeout: Duration::from_secs(10),

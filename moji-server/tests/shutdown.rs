@@ -21,6 +21,7 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
             repo: folder("repo"),
         },
         password: None,
+        plaintext: true,
         heartbeat: Duration::from_secs(20),
         dead_after: Duration::from_secs(90),
         grace: Duration::ZERO,

@@ -19,7 +19,7 @@ fn assert_built_once_by(farm: &Farm, name: &str, builder: &str) {
     let folder = format!("{name}-1-1");
     let record = farm.build_record(&folder);
     assert_eq!(record.outcome, Outcome::Succeeded);
-    assert_eq!(record.attempt.unwrap().builder.as_str(), builder);
+    assert_eq!(record.attempt.unwrap().builder.to_string(), builder);
     let besides: Vec<_> =
         names_in(&farm.repo(&folder)).into_iter().filter(|name| name.starts_with("attempt-")).collect();
     assert!(besides.is_empty(), "a second result was published: {besides:?}");

@@ -34,7 +34,7 @@ fn srpms_become_a_repository_and_failures_say_why() {
         let record = farm.build_record(nvr);
         assert_eq!(record.outcome, Outcome::Succeeded);
         let attempt = record.attempt.as_ref().unwrap();
-        assert_eq!((attempt.builder.as_str(), attempt.target.as_str()), ("b1", "here"));
+        assert_eq!((attempt.builder.name.as_str(), attempt.target.as_str()), ("b1", "here"));
         let srpm = fs::read(farm.finished(format!("{nvr}.src.rpm"))).unwrap();
         assert_eq!(attempt.srpm_sha256, Some(Sha256::of(&srpm)));
         assert!(attempt.leased_at < attempt.delivered_at);

@@ -75,7 +75,7 @@ async fn a_wrong_password_is_refused_once_late_and_without_disturbing_others() -
     let (refused, meanwhile) = tokio::join!(refused, meanwhile);
     meanwhile?;
     let refusal = refused.expect_err("let in with a wrong password").downcast::<Refusal>()?;
-    assert_eq!(refusal.code, Some(RefusalCode::WrongPassword));
+    assert_eq!(refusal.code, Some(RefusalCode::WrongProof));
     assert!(refusal.reason.contains("password"), "{refusal}");
     assert!(begun.elapsed() >= Duration::from_secs(1), "guessing is quick: {:?}", begun.elapsed());
     assert!(stranger.frame().await.is_err(), "more than one refusal");
@@ -102,7 +102,7 @@ fn hello(oldest: u16, newest: u16) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn too_old_and_too_new_versions_are_told_what_to_update() -> Result {
     let (server, mut builder) = undisturbed().await?;
-    for (oldest, newest, update) in [(0, 1, "update the client"), (3, 9, "update the server")] {
+    for (oldest, newest, update) in [(0, 1, "update the client"), (4, 9, "update the server")] {
         let mut peer: ScriptedBuilder = Peer::new(server.connect()?);
         peer.raw(&hello(oldest, newest)).await?;
         let frame = peer.frame().await?;

@@ -51,7 +51,7 @@ async fn accepted_means_published_and_finished() -> Result {
     let record = site.record("good-1-1").expect("no record");
     assert_eq!((record.outcome, record.artifacts.len()), (Outcome::Succeeded, 3));
     let told = record.attempt.expect("no attempt");
-    assert_eq!((told.id, told.builder.as_str(), told.target.as_str()), (attempt, "worker", "f43"));
+    assert_eq!((told.id, told.builder.name.as_str(), told.target.as_str()), (attempt, "worker", "f43"));
     assert_eq!(
         (site.finished(), site.source(), site.working()),
         (vec!["good-1-1.src.rpm".into()], vec![], vec![])

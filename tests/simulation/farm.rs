@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use moji_client::access::{Access, Secret};
 use moji_client::builder::{BuildTask, Builder, Building};
 use moji_client::run::{Config, Connector};
 use moji_client::work_dir::WorkDir;
@@ -321,7 +322,9 @@ fn add_client(
         let (work, worker, plan) = (work.clone(), Arc::clone(&worker), plan.clone());
         async move {
             let mut config = Config::new(registration(&plan.name, &plan.targets, plan.slots)?);
-            config.password = password.map(Into::into);
+            if let Some(password) = password {
+                config.access = Access::plaintext(Secret::Password(password.into()), None);
+            }
             config.log_limit = 50_000;
             let connector = ToServer(Mutex::new(Random::new(seed, &plan.name)));
             let work_dir = Arc::new(WorkDir::open(&work)?);

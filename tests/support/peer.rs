@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use moji_proto::frame::{self, Frame, Kind};
-use moji_proto::handshake::{Client, ClientStep, Key, PLAINTEXT, Refusal, ServerSecret};
+use moji_proto::handshake::{Claim, Client, ClientStep, Key, PLAINTEXT, Refusal, ServerSecret};
 use moji_proto::io::FrameReader;
 use moji_proto::limits::{DATA_BYTES, MANIFEST_PART};
+use moji_proto::signing::{Seed, SigningKey};
 use moji_proto::{
     Assignment, AttemptId, ManifestEntry, Outcome, Registration, Sha256, StreamId, StreamMessage, ToBuilder,
     ToServer, encoding,
@@ -237,11 +239,13 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedBuilder<Io> {
             moji_proto::handshake::HandshakeError::Refused(refusal) => anyhow::Error::from(refusal),
             error => error.into(),
         };
-        let (client, hello) = Client::start(&[7; 32], PLAINTEXT);
+        let claim = if password.is_some() { Claim::Password } else { Claim::Nobody };
+        let (client, hello) = Client::start(&[7; 32], PLAINTEXT, claim);
         self.raw(&hello).await?;
         let answer = self.frame().await?;
-        match client.server_hello(answer, password.is_some()).map_err(refused)? {
-            ClientStep::Done { .. } => {}
+        match client.server_hello(answer, None).map_err(refused)? {
+            ClientStep::Done(_) => {}
+            ClientStep::NeedSignature(_) => bail!("nobody asked for a signature"),
             ClientStep::NeedKey(need) => {
                 let key = Key::stretch(password.unwrap_or_default(), &need.salt)?;
                 let (awaiting, proof) = need.prove(key);
@@ -371,6 +375,15 @@ pub fn manifest(files: &[(&str, &[u8])]) -> anyhow::Result<Vec<ManifestEntry>> {
     files.iter().map(entry).collect()
 }
 
+/// What a server needs for the handshake, with a key of its own.
+///
+/// # Errors
+/// Never in practice: the password would have to be gigabytes long.
+pub fn server_secret(password: Option<&str>) -> anyhow::Result<ServerSecret> {
+    let identity = Arc::new(SigningKey::new(&Seed::new([5; 32])));
+    Ok(ServerSecret::new(identity, password, [3; 16])?)
+}
+
 impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
     /// Lets a client in: handshake, registration, welcome.
     ///
@@ -394,7 +407,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
     /// When the client's proof is wrong, or it gives up.
     pub async fn shake_hands(&mut self, secret: &ServerSecret) -> anyhow::Result<()> {
         let hello = self.frame().await?;
-        let answer = secret.answer(hello, &[9; 32], &PLAINTEXT)?;
+        let answer = secret.answer(hello, &[9; 32], &PLAINTEXT, &BTreeMap::new())?;
         self.raw(&answer.hello).await?;
         if answer.wants_proof() {
             let proof = self.frame().await?;

@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use super::peer::{Peer, ScriptedBuilder, ScriptedServer, manifest};
+pub use super::peer::{Peer, ScriptedBuilder, ScriptedServer, manifest, server_secret};
 
 /// A temporary folder, in memory where there is one: what is tested is not the disk.
 ///
@@ -238,6 +238,7 @@ pub fn server_config(folders: Folders) -> moji_server::run::Config {
     moji_server::run::Config {
         folders,
         password: None,
+        plaintext: true,
         heartbeat: Duration::from_secs(10),
         dead_after: Duration::from_secs(30),
         grace: Duration::from_secs(10),

@@ -8,11 +8,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use moji_proto::{AttemptId, BuilderName, HeldAttempt, Nvr};
+use moji_proto::{AttemptId, HeldAttempt, Nvr};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::{Farm, Trouble, without_panic};
-use crate::BuildKey;
 use crate::commit;
 use crate::folders::Folders;
 use crate::lease_record::{FileIdentity, LeaseRecord, digest_of};
@@ -20,6 +19,7 @@ use crate::record::BuildRecord;
 use crate::scheduler::{Claim, Event, LeaseState, SessionId};
 use crate::session::SessionCommand;
 use crate::source;
+use crate::{BuildKey, BuilderId};
 
 /// So many are looked at at a time: each may read a whole SRPM.
 const AT_A_TIME: usize = 4;
@@ -28,7 +28,7 @@ const AT_A_TIME: usize = 4;
 #[derive(Debug, Clone)]
 pub(super) struct WantedBack {
     session: SessionId,
-    builder: BuilderName,
+    builder: BuilderId,
     held: HeldAttempt,
 }
 

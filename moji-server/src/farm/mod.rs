@@ -16,13 +16,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use moji_proto::{AttemptId, BuilderName};
+use moji_proto::AttemptId;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::BuildKey;
 use crate::commit::{Delivery, Published, Refusal};
 use crate::folders::Folders;
 use crate::history::Recorder;
@@ -33,6 +32,7 @@ use crate::scheduler::{Event, Lease, Moment, Scheduler, SessionId};
 use crate::session::{FromSession, SessionCommand};
 use crate::source::{QueuedSrpm, SourceEvent};
 use crate::working::WorkingWatch;
+use crate::{BuildKey, BuilderId};
 use claims::{Claims, WantedBack};
 use note::Note;
 use space::Space;
@@ -109,7 +109,7 @@ enum Trouble {
 
 /// A builder that is connected.
 struct Connected {
-    name: BuilderName,
+    name: BuilderId,
     commands: mpsc::Sender<SessionCommand>,
 }
 

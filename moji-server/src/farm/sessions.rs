@@ -15,7 +15,7 @@ impl Farm {
     pub(super) async fn on_session(&mut self, event: FromSession) {
         match event {
             FromSession::Connected { session, builder, commands } => {
-                self.sessions.insert(session, Connected { name: builder.name.clone(), commands });
+                self.sessions.insert(session, Connected { name: builder.id.clone(), commands });
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use moji_proto::{AttemptId, BuilderName, Nvr, Outcome, Sha256, TargetName};
+use moji_proto::{AttemptId, Nvr, Outcome, Sha256, TargetName};
 
-use crate::BuildKey;
 use crate::record::BuildRecord;
 use crate::source::QueuedSrpm;
+use crate::{BuildKey, BuilderId};
 
 /// An SRPM as it waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ pub struct Leased {
     /// The attempt's id.
     pub attempt: AttemptId,
     /// Who builds it.
-    pub builder: BuilderName,
+    pub builder: BuilderId,
     /// For what.
     pub target: TargetName,
     /// Since when.

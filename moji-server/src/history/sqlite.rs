@@ -290,7 +290,7 @@ impl Write<'_> {
         }
         let build = self.ensure_open(srpm)?;
         let sql = "INSERT INTO attempts (id, build, builder, target, leased_at) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let values = params![attempt.to_string(), build, builder.as_str(), target.as_str(), micros(*at)];
+        let values = params![attempt.to_string(), build, builder.to_string(), target.as_str(), micros(*at)];
         self.run(sql, values)?;
         self.follow(build)
     }
@@ -411,7 +411,7 @@ impl Write<'_> {
         let values = params![
             attempt.id.to_string(),
             build,
-            attempt.builder.as_str(),
+            attempt.builder.to_string(),
             attempt.target.as_str(),
             micros(attempt.leased_at)
         ];

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use moji_proto::{AttemptId, BuilderName, FailureKind};
+use moji_proto::{AttemptId, FailureKind};
 
 use super::Moment;
-use crate::BuildKey;
+use crate::{BuildKey, BuilderId};
 
 /// An SRPM with which so many attempts came to grief is held: its builder was lost, or builder or
 /// repository were to blame each time. A package that kills builders cannot kill a fourth one.
@@ -26,7 +26,7 @@ pub struct Try {
     /// The attempt.
     pub attempt: AttemptId,
     /// Where it was.
-    pub builder: BuilderName,
+    pub builder: BuilderId,
     /// How it ended.
     pub kind: TryKind,
 }
@@ -66,7 +66,7 @@ impl std::fmt::Display for TryKind {
 #[derive(Debug, Default)]
 pub(super) struct Blame {
     tries: BTreeMap<BuildKey, Vec<Try>>,
-    standing: BTreeMap<BuilderName, Standing>,
+    standing: BTreeMap<BuilderId, Standing>,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ impl Blame {
         self.tries.insert(key, tries);
     }
 
-    pub(super) fn add(&mut self, key: &BuildKey, attempt: AttemptId, builder: &BuilderName, kind: TryKind) {
+    pub(super) fn add(&mut self, key: &BuildKey, attempt: AttemptId, builder: &BuilderId, kind: TryKind) {
         let tried = Try { attempt, builder: builder.clone(), kind };
         self.tries.entry(key.clone()).or_default().push(tried);
     }
@@ -100,7 +100,7 @@ impl Blame {
     }
 
     /// Who has tried an SRPM in vain.
-    pub(super) fn has_tried(&self, key: &BuildKey, builder: &BuilderName) -> bool {
+    pub(super) fn has_tried(&self, key: &BuildKey, builder: &BuilderId) -> bool {
         self.tries.get(key).is_some_and(|tries| tries.iter().any(|tried| tried.builder == *builder))
     }
 
@@ -130,12 +130,12 @@ impl Blame {
 
     /// An attempt on a builder ended in a way that speaks for it. Gives whether that ended its
     /// suspension.
-    pub(super) fn did_well(&mut self, builder: &BuilderName) -> bool {
+    pub(super) fn did_well(&mut self, builder: &BuilderId) -> bool {
         self.standing.remove(builder).is_some_and(|standing| standing.suspended_until.is_some())
     }
 
     /// An attempt on a builder failed through its fault. Gives how long it is suspended, if it is.
-    pub(super) fn failed_on(&mut self, now: Moment, builder: &BuilderName) -> Option<Duration> {
+    pub(super) fn failed_on(&mut self, now: Moment, builder: &BuilderId) -> Option<Duration> {
         let standing = self.standing.entry(builder.clone()).or_default();
         if standing.suspended_until.is_some() {
             // What its other slots had begun before tells nothing new.
@@ -149,12 +149,12 @@ impl Blame {
     }
 
     /// How many attempts in a row have failed through a builder's fault.
-    pub(super) fn streak(&self, builder: &BuilderName) -> u32 {
+    pub(super) fn streak(&self, builder: &BuilderId) -> u32 {
         self.standing.get(builder).map_or(0, |standing| standing.streak)
     }
 
     /// Until when a builder gets no work.
-    pub(super) fn suspended_until(&self, builder: &BuilderName) -> Option<Moment> {
+    pub(super) fn suspended_until(&self, builder: &BuilderId) -> Option<Moment> {
         self.standing.get(builder)?.suspended_until
     }
 

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use moji_proto::{AttemptId, BuilderName, Outcome, TargetName};
+use moji_proto::{AttemptId, Outcome, TargetName};
 
 use super::{Claim, Lease, SessionId, Try};
-use crate::BuildKey;
 use crate::source::{Priority, QueuedSrpm};
+use crate::{BuildKey, BuilderId};
 
 /// What a builder may be given.
 #[derive(Debug, Clone)]
 pub struct Builder {
-    /// Its name, for people; and only a builder of that name may take its attempts up again.
-    pub name: BuilderName,
+    /// Who it is. Only the same builder may take its attempts up again.
+    pub id: BuilderId,
     /// What it builds for, the preferred one first.
     pub targets: Vec<TargetName>,
 }

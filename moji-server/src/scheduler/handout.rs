@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use moji_proto::{AttemptId, BuilderName, TargetName};
+use moji_proto::{AttemptId, TargetName};
 
 use super::{Builder, Effect, Lease, LeaseState, Moment, Registered, Scheduler, SessionId};
-use crate::BuildKey;
 use crate::source::QueuedSrpm;
+use crate::{BuildKey, BuilderId};
 
 impl Scheduler {
     pub(super) fn found(&mut self, srpm: QueuedSrpm) -> Vec<Effect> {
@@ -34,7 +34,7 @@ impl Scheduler {
     }
 
     pub(super) fn connected(&mut self, now: Moment, session: SessionId, builder: Builder) -> Vec<Effect> {
-        let name = builder.name.clone();
+        let name = builder.id.clone();
         let registered = Registered { builder, draining: false, broken: BTreeSet::new() };
         self.builders.insert(session, registered);
         let until = self.blame.suspended_until(&name).filter(|until| *until > now);
@@ -71,7 +71,7 @@ impl Scheduler {
 
     pub(super) fn asked(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
         let Some(registered) = self.builders.get(&session) else { return Vec::new() };
-        let name = registered.builder.name.clone();
+        let name = registered.builder.id.clone();
         let targets = self.usable_targets(registered);
         let fits = |target: &&TargetName, key: &BuildKey| key.target.as_ref().is_none_or(|t| t == *target);
         let chosen = self.queue.best(&targets, |key| self.is_for(key, &name)).and_then(|key| {
@@ -109,7 +109,7 @@ impl Scheduler {
     }
 
     fn is_usable(&self, registered: &Registered) -> bool {
-        !registered.draining && self.blame.suspended_until(&registered.builder.name).is_none()
+        !registered.draining && self.blame.suspended_until(&registered.builder.id).is_none()
     }
 
     /// Whether a session may be given an SRPM now.
@@ -118,7 +118,7 @@ impl Scheduler {
             self.ready
                 && self.room
                 && self.could_build(registered, key)
-                && self.is_for(key, &registered.builder.name)
+                && self.is_for(key, &registered.builder.id)
         })
     }
 
@@ -131,15 +131,15 @@ impl Scheduler {
     }
 
     /// Whether an SRPM that a builder could build is for it, and not for another.
-    fn is_for(&self, key: &BuildKey, name: &BuilderName) -> bool {
+    fn is_for(&self, key: &BuildKey, name: &BuilderId) -> bool {
         !self.reserved.contains_key(key) && !self.leaves(key, name)
     }
 
     /// Whether a builder leaves an SRPM, which it has tried in vain, to another that has not.
-    fn leaves(&self, key: &BuildKey, name: &BuilderName) -> bool {
+    fn leaves(&self, key: &BuildKey, name: &BuilderId) -> bool {
         self.blame.has_tried(key, name)
             && self.builders.values().any(|other| {
-                let other_name = &other.builder.name;
+                let other_name = &other.builder.id;
                 other_name != name && !self.blame.has_tried(key, other_name) && self.could_build(other, key)
             })
     }

@@ -1,8 +1,9 @@
 //! One lease and its states.
 
-use moji_proto::{AttemptId, BuilderName, Outcome, TargetName};
+use moji_proto::{AttemptId, Outcome, TargetName};
 
 use super::{Moment, SessionId};
+use crate::BuilderId;
 use crate::source::QueuedSrpm;
 
 /// A builder's right to one attempt.
@@ -16,8 +17,8 @@ pub struct Lease {
     pub target: TargetName,
     /// The connection that holds it; `None` while there is none.
     pub session: Option<SessionId>,
-    /// The builder's name. Nobody else may take the attempt up again.
-    pub builder: BuilderName,
+    /// The builder. Nobody else may take the attempt up again.
+    pub builder: BuilderId,
     /// The builder's slot; `None` when its results wait in the builder's outbox.
     pub slot: Option<u16>,
     /// How far it is.

@@ -19,7 +19,7 @@ impl Scheduler {
     /// A builder of that name that asks for work for a slot, and has not said that it holds what was
     /// given to that slot, does not have it any more: it was started anew.
     pub(super) fn forgotten_in(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
-        let Some(name) = self.builders.get(&session).map(|registered| registered.builder.name.clone()) else {
+        let Some(name) = self.builders.get(&session).map(|registered| registered.builder.id.clone()) else {
             return Vec::new();
         };
         let mut forgotten = Vec::new();
@@ -47,7 +47,7 @@ impl Scheduler {
         let stale = vec![Effect::Stale { session: claim.session, attempt }];
         let Some(registered) = self.builders.get(&claim.session) else { return Vec::new() };
         let Some(lease) = self.leases.get_mut(&attempt) else { return stale };
-        if lease.builder != registered.builder.name {
+        if lease.builder != registered.builder.id {
             return stale;
         }
         match &mut lease.state {
@@ -89,7 +89,7 @@ impl Scheduler {
         if is_invented || key.target.as_ref().is_some_and(|wanted| *wanted != target) {
             return stale;
         }
-        let name = registered.builder.name.clone();
+        let name = registered.builder.id.clone();
         let lease = |srpm| Lease {
             attempt,
             srpm,

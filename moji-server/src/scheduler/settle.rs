@@ -111,7 +111,7 @@ impl Scheduler {
     fn builder_failed(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {
         let Some(pause) = self.blame.failed_on(now, &lease.builder) else { return Vec::new() };
         let streak = self.blame.streak(&lease.builder);
-        let sessions = self.builders.iter().filter(|(_, other)| other.builder.name == lease.builder);
+        let sessions = self.builders.iter().filter(|(_, other)| other.builder.id == lease.builder);
         let mut effects: Vec<_> =
             sessions.map(|(session, _)| Effect::Suspend { session: *session, pause, streak }).collect();
         // What was left for this builder is now for those that have tried it already.

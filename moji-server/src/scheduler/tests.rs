@@ -13,7 +13,8 @@ use super::{COMMIT_RETRY, Claim, Event, Lease, SessionId};
 use world::{GRACE, Memory, World, failed, key, srpm};
 
 const TARGETS: [&[&str]; 3] = [&["f43-arm"], &["f43-x86"], &["f43-x86", "f43-arm"]];
-const NAMES: [&str; 3] = ["panda", "tegra", "odroid"];
+/// Two that differ in nothing but their credential.
+const NAMES: [&str; 3] = ["panda", "tegra", "lab/panda"];
 
 impl World {
     /// One of the things that can happen; numbers choose what it happens to.
@@ -119,8 +120,7 @@ impl World {
             return;
         }
         let before = self.scheduler.lease(attempt).cloned();
-        let is_of_another =
-            before.as_ref().is_some_and(|lease| lease.builder != self.sessions[&session].name);
+        let is_of_another = before.as_ref().is_some_and(|lease| lease.builder != self.sessions[&session].id);
         self.tell(Event::Delivered { session, attempt, outcome: Outcome::Succeeded });
         self.tell(Event::Released { session, attempt, trouble: true });
         if is_of_another {

@@ -1,16 +1,51 @@
-//! The beginning of a connection: handshake and registration, the only things that a stranger can
+//! The beginning of a connection: TLS, handshake and registration, the only things that a stranger can
 //! make the server do.
 
 use anyhow::{Context as _, anyhow, bail};
 use moji_proto::frame::{Frame, Kind};
-use moji_proto::handshake::{HandshakeError, PLAINTEXT, Refusal, RefusalCode};
+use moji_proto::handshake::{Binding, HandshakeError, Refusal, RefusalCode};
 use moji_proto::io::FrameReader;
 use moji_proto::outcome::one_line;
-use moji_proto::{Registration, ToServer, encoding, limits};
+use moji_proto::{CredentialName, PublicKey, Registration, TargetName, ToServer, encoding, limits};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::sleep;
 
 use super::SessionConfig;
+use crate::BuilderId;
+use crate::access::credentials::{Credential, Credentials, Role};
+
+/// A builder that was let in.
+pub(super) struct Guest {
+    pub(super) builder: BuilderId,
+    pub(super) registration: Registration,
+    pub(super) pass: Pass,
+}
+
+/// How somebody was let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Anybody is, or he knows the password.
+    Common,
+    /// With a credential, and the key that it had then.
+    Credential(CredentialName, PublicKey),
+}
+
+impl Pass {
+    /// Whether it is still worth something.
+    ///
+    /// # Errors
+    /// Why not, for its owner.
+    pub(super) fn check<'a>(&self, known: &'a Credentials) -> Result<Option<&'a Credential>, Refusal> {
+        let Self::Credential(name, key) = self else { return Ok(None) };
+        let credential = known.good(name)?;
+        if credential.key != *key {
+            // Revoked, and the name was given to another.
+            let reason = format!("the credential {name} was revoked");
+            return Err(Refusal::new(RefusalCode::Revoked, &reason));
+        }
+        Ok(Some(credential))
+    }
+}
 
 /// Handshake and registration. A peer that is refused is told why.
 ///
@@ -19,17 +54,18 @@ use super::SessionConfig;
 pub(super) async fn greet(
     frames: &mut FrameReader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
+    binding: &Binding,
     config: &SessionConfig,
-) -> anyhow::Result<Registration> {
-    let refusal = match handshake(frames, write, config).await? {
-        Ok(()) => match register(frames).await {
-            Ok(registration) => return Ok(registration),
+) -> anyhow::Result<Guest> {
+    let refusal = match handshake(frames, write, binding, config).await? {
+        Ok(pass) => match register(frames, &pass, config).await {
+            Ok(guest) => return Ok(guest),
             Err(error) => Refusal::new(RefusalCode::Registration, &format!("{error:#}")),
         },
         Err(HandshakeError::Refuse(refusal)) => refusal,
         Err(error) => return Err(error.into()),
     };
-    if refusal.code == Some(RefusalCode::WrongPassword) {
+    if refusal.code == Some(RefusalCode::WrongProof) {
         sleep(config.refusal_delay).await;
     }
     write.write_all(&refusal.encode()).await?;
@@ -42,30 +78,45 @@ pub(super) async fn greet(
 async fn handshake(
     frames: &mut FrameReader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
+    binding: &Binding,
     config: &SessionConfig,
-) -> anyhow::Result<Result<(), HandshakeError>> {
+) -> anyhow::Result<Result<Pass, HandshakeError>> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|error| anyhow!("no random numbers: {error}"))?;
-    // The place where the exporter of a TLS connection goes in.
-    let answer = match config.secret.answer(next(frames).await?, &nonce, &PLAINTEXT) {
+    let hello = next(frames).await?;
+    let credentials = config.access.credentials.borrow().clone();
+    let answer = match config.access.secret.answer(hello, &nonce, binding, credentials.keys()) {
         Ok(answer) => answer,
         Err(error) => return Ok(Err(error)),
     };
     write.write_all(&answer.hello).await?;
     write.flush().await?;
+    let pass = match answer.credential() {
+        Some(name) => credentials.keys().get(name).map(|key| Pass::Credential(name.clone(), *key)),
+        None => Some(Pass::Common),
+    };
     if answer.wants_proof() {
-        let proof = next(frames).await.context("does that builder have a password?")?;
-        match answer.check(proof) {
-            Ok(proof) => write.write_all(&proof).await?,
+        let proof = next(frames).await.context("does that builder have the password, or a token?")?;
+        let proof = match answer.check(proof) {
+            Ok(proof) => proof,
             Err(error) => return Ok(Err(error)),
+        };
+        // Only somebody who has the token is told that it was good once.
+        if let Some(Err(refusal)) = pass.as_ref().map(|pass| pass.check(&credentials)) {
+            return Ok(Err(HandshakeError::Refuse(refusal)));
         }
+        write.write_all(&proof).await?;
         write.flush().await?;
     }
     frames.handshake_done();
-    Ok(Ok(()))
+    pass.map(Ok).context("a credential that does not exist was proven")
 }
 
-async fn register(frames: &mut FrameReader<impl AsyncRead + Unpin>) -> anyhow::Result<Registration> {
+async fn register(
+    frames: &mut FrameReader<impl AsyncRead + Unpin>,
+    pass: &Pass,
+    config: &SessionConfig,
+) -> anyhow::Result<Guest> {
     let frame = next(frames).await?;
     if frame.kind != Kind::Control {
         bail!("the first message must be a registration");
@@ -79,9 +130,36 @@ async fn register(frames: &mut FrameReader<impl AsyncRead + Unpin>) -> anyhow::R
     if registration.targets.is_empty() || registration.targets.len() > limits::TARGETS {
         bail!("a builder serves 1 to {} targets, not {}", limits::TARGETS, registration.targets.len());
     }
+    let credential = match pass {
+        Pass::Common => None,
+        Pass::Credential(name, _) => Some(name.clone()),
+    };
+    let credentials = config.access.credentials.borrow().clone();
+    if let Some(credential) = pass.check(&credentials)? {
+        check_permission(credential, &registration.targets)?;
+    }
     registration.arch = one_line(&registration.arch);
     registration.software = one_line(&registration.software);
-    Ok(registration)
+    let builder = BuilderId { credential, name: registration.name.clone() };
+    Ok(Guest { builder, registration, pass: pass.clone() })
+}
+
+/// Whether a credential lets its owner build for these targets.
+fn check_permission(credential: &Credential, targets: &[TargetName]) -> anyhow::Result<()> {
+    let Credential { name, role, .. } = credential;
+    if *role != Role::Builder {
+        bail!("the credential {name} is a {role}'s: a builder needs one with the role builder");
+    }
+    if credential.targets.is_empty() {
+        return Ok(());
+    }
+    match targets.iter().find(|target| !credential.targets.contains(target)) {
+        None => Ok(()),
+        Some(other) => {
+            let allowed: Vec<_> = credential.targets.iter().map(TargetName::as_str).collect();
+            bail!("the credential {name} is not for {other}, but for {}", allowed.join(", "))
+        }
+    }
 }
 
 async fn next(frames: &mut FrameReader<impl AsyncRead + Unpin>) -> anyhow::Result<Frame> {

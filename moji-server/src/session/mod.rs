@@ -22,23 +22,26 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use moji_proto::frame::Kind;
-use moji_proto::handshake::ServerSecret;
 use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    AttemptId, BuilderName, HeldAttempt, LogFile, ManifestEntry, Outcome, Sha256, SrpmName, TargetName,
-    ToBuilder, ToServer, encoding, frame, limits,
+    AttemptId, HeldAttempt, LogFile, ManifestEntry, Outcome, Sha256, SrpmName, TargetName, ToBuilder,
+    ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::BuilderId;
+use crate::access::Access;
+use crate::access::credentials::Credentials;
 use crate::folders::Folders;
 use crate::room::FreeSpace;
 use crate::scheduler::{Builder, SessionId};
 use deliveries::DeliveryState;
+use greet::{Guest, Pass};
 use results::{DeliveryError, Files, Have};
 
 /// How long a goodbye may take to leave.
@@ -49,8 +52,8 @@ const LAST_WRITES: Duration = Duration::from_secs(10);
 /// What all sessions share.
 #[derive(Debug)]
 pub struct SessionConfig {
-    /// Proof of the password.
-    pub secret: ServerSecret,
+    /// Who may come in.
+    pub access: Access,
     /// How often builders say that they live.
     pub heartbeat: Duration,
     /// After how long without a frame a connection is given up.
@@ -211,8 +214,11 @@ enum TaskEnd {
 
 struct Session {
     id: SessionId,
-    name: BuilderName,
+    name: BuilderId,
     slots: u16,
+    /// How it was let in, and what tells whether that is still good.
+    pass: Pass,
+    credentials: watch::Receiver<Arc<Credentials>>,
     config: Arc<SessionConfig>,
     farm: mpsc::Sender<FromSession>,
     out: Outgoing<ToBuilder>,
@@ -244,18 +250,22 @@ pub async fn serve<Io>(
     shutdown: CancellationToken,
 ) -> Option<String>
 where
-    Io: AsyncRead + AsyncWrite + Send + 'static,
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (read, mut write) = tokio::io::split(io);
-    let mut frames = FrameReader::new(read);
-    let greeting = greet::greet(&mut frames, &mut write, &config);
+    let greeting = async {
+        let (io, binding) = config.access.open(io).await?;
+        let (read, mut write) = tokio::io::split(io);
+        let mut frames = FrameReader::new(read);
+        let guest = greet::greet(&mut frames, &mut write, &binding, &config).await?;
+        anyhow::Ok((guest, frames, write))
+    };
     let greeted = tokio::select! {
         biased;
         () = shutdown.cancelled() => return None,
         greeted = timeout(config.handshake_timeout, greeting) => greeted,
     };
-    let registration = match greeted {
-        Ok(Ok(registration)) => registration,
+    let (Guest { builder, registration, pass }, frames, write) = match greeted {
+        Ok(Ok(greeted)) => greeted,
         Ok(Err(error)) => {
             tracing::warn!("{peer}: refused: {error:#}");
             return None;
@@ -271,10 +281,10 @@ where
     // All that it holds may be answered at once.
     let places = 4 * usize::from(registration.slots) + limits::HOLDS + 16;
     let (commands, command_queue) = mpsc::channel(places);
-    let builder = Builder { name: registration.name.clone(), targets: registration.targets.clone() };
+    let name = builder.clone();
+    let builder = Builder { id: builder, targets: registration.targets.clone() };
     tracing::info!(
-        "{} connected from {peer}: slots: {}, {}, {}",
-        registration.name,
+        "{name} connected from {peer}: slots: {}, {}, {}",
         registration.slots,
         registration.arch,
         registration.software
@@ -282,8 +292,10 @@ where
     let streams = usize::from(registration.slots) * limits::STREAMS_PER_SLOT;
     let mut session = Session {
         id,
-        name: registration.name,
+        name,
         slots: registration.slots,
+        pass,
+        credentials: config.access.credentials.clone(),
         config,
         farm: farm.clone(),
         out,
@@ -346,6 +358,9 @@ impl Session {
                         return Ok(reason);
                     }
                     self.on_command(command)?;
+                }
+                Ok(()) = self.credentials.changed() => {
+                    self.pass.check(&self.credentials.borrow_and_update().clone())?;
                 }
                 Some(end) = self.writes.join_next() => self.on_task_end(end.context("a transfer failed")?).await?,
                 Some(end) = self.sends.join_next() => self.on_task_end(end.context("a transfer failed")?).await?,

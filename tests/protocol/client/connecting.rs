@@ -2,6 +2,10 @@
 
 use super::*;
 
+fn with_password() -> Access {
+    Access::plaintext(Secret::Password("secret".into()), None)
+}
+
 #[tokio::test(start_paused = true)]
 async fn it_reconnects_at_once_and_then_after_a_quarter_of_a_minute_at_most() -> Result {
     let mut driven = Driven::new(1)?;
@@ -32,8 +36,7 @@ async fn a_server_that_does_not_answer_the_hello_is_left_after_half_a_minute() -
 
 #[tokio::test(start_paused = true)]
 async fn with_a_password_it_leaves_a_server_that_wants_none() -> Result {
-    let mut driven = Driven::start(1, |config| config.password = Some("secret".into()))?;
-    driven.secret = ServerSecret::new(None, [0; 16])?;
+    let mut driven = Driven::start(1, |config| config.access = with_password())?;
     assert!(driven.server().await.is_err(), "it registered");
     let error = driven.client.await?.expect_err("went on");
     assert!(
@@ -46,10 +49,11 @@ async fn with_a_password_it_leaves_a_server_that_wants_none() -> Result {
 /// Somebody who does not know the password lets everybody in, to get at their packages.
 #[tokio::test(start_paused = true)]
 async fn it_leaves_a_server_that_does_not_know_the_password() -> Result {
-    let mut driven = Driven::start(1, |config| config.password = Some("secret".into()))?;
+    let mut driven = Driven::start(1, |config| config.access = with_password())?;
+    driven.secret = server_secret(Some("secret"))?;
     let mut impostor: ScriptedServer = Peer::new(driven.connection().await?);
     let hello = impostor.frame().await?;
-    let answer = driven.secret.answer(hello, &[9; 32], &moji_proto::handshake::PLAINTEXT)?;
+    let answer = driven.secret.answer(hello, &[9; 32], &PLAINTEXT, &BTreeMap::new())?;
     impostor.raw(&answer.hello).await?;
     assert_eq!(impostor.frame().await?.kind, Kind::Proof);
     impostor.raw(&frame::encode(Kind::Proof, &[0x11; 32])).await?;
@@ -70,7 +74,7 @@ async fn refuse(io: DuplexStream, code: RefusalCode) -> Result {
 async fn refused_at_first_contact_it_ends_and_says_why() -> Result {
     // For a password there is better advice than what the server says.
     let expected =
-        [(RefusalCode::WrongPassword, "--password-file"), (RefusalCode::Version, "because of the test")];
+        [(RefusalCode::WrongProof, "--password-file"), (RefusalCode::Version, "because of the test")];
     for (code, says) in expected {
         let mut driven = Driven::new(1)?;
         refuse(driven.connection().await?, code).await?;
@@ -88,7 +92,7 @@ async fn refused_later_or_because_the_server_is_busy_it_goes_on_trying() -> Resu
     }
     drop(driven.server().await?);
     for _ in 0..20 {
-        refuse(driven.connection().await?, RefusalCode::WrongPassword).await?;
+        refuse(driven.connection().await?, RefusalCode::WrongProof).await?;
     }
     let mut server = driven.server().await?;
     asked(&mut server, [0]).await

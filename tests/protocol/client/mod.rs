@@ -1,20 +1,23 @@
 //! The other way round: the real client with a builder that does what a test says, against a
 //! server that does what a test says.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use moji_client::access::{Access, Secret, Unwelcome};
 use moji_client::builder::{BuildTask, Builder, Building};
-use moji_client::connection::Unwelcome;
 use moji_client::run::{Config, Connector, Signal, Why};
 use moji_client::work_dir::WorkDir;
 use moji_proto::frame::{self, Kind};
-use moji_proto::handshake::{Refusal, RefusalCode, ServerSecret};
+use moji_proto::handshake::{PLAINTEXT, Refusal, RefusalCode, ServerSecret};
 use moji_proto::{AttemptId, FailureKind, HeldAttempt, LogFile, Outcome, Sha256, ToBuilder, ToServer};
-use moji_tests::support::simulated::{Peer, ScriptedServer, names_in, registration, rpm, scratch, srpm};
+use moji_tests::support::simulated::{
+    Peer, ScriptedServer, names_in, registration, rpm, scratch, server_secret, srpm,
+};
 use tempfile::TempDir;
 use tokio::io::DuplexStream;
 use tokio::sync::{mpsc, oneshot};
@@ -130,7 +133,7 @@ impl Driven {
         let mut config = Config::new(registration("driven", &["f43"], slots)?);
         config.log_limit = 100_000;
         adjust(&mut config);
-        let secret = ServerSecret::new(config.password.as_deref(), [3; 16])?;
+        let secret = server_secret(None)?;
         let work_dir = Arc::new(WorkDir::open(&at.path().join("work"))?);
         let builder = Arc::new(ScriptedBuilds(begin));
         let client = moji_client::run::run(config, ToTest(connect), builder, work_dir, signalled);

@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use moji_proto::{AttemptId, BuilderName, FailureKind, Outcome, SrpmName, TargetName};
+use moji_proto::{AttemptId, FailureKind, Outcome, SrpmName, TargetName};
 
 use super::super::{
     Builder, COMMIT_RETRY, Claim, Effect, Ending, Event, LONGEST_PAUSE, Lease, LeaseState, Scheduler,
     SessionId,
 };
-use crate::BuildKey;
 use crate::source::{Priority, QueuedSrpm, SrpmHeader};
+use crate::{BuildKey, BuilderId};
 
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -47,7 +47,7 @@ pub(super) fn failed(kind: FailureKind) -> Outcome {
 /// An attempt as its builder remembers it.
 #[derive(Debug, Clone)]
 pub(super) struct Memory {
-    pub(super) builder: BuilderName,
+    pub(super) builder: BuilderId,
     pub(super) key: BuildKey,
     pub(super) target: TargetName,
     /// Which SRPM it was given: its digest.
@@ -167,7 +167,7 @@ impl World {
                 }
                 Effect::Accept { session, attempt } => {
                     let memory = self.memories.remove(&attempt).expect("accepted twice, or after Stale");
-                    assert!(self.sessions[&session].name == memory.builder && memory.has_delivered);
+                    assert!(self.sessions[&session].id == memory.builder && memory.has_delivered);
                     assert!(self.accepted.insert(attempt), "{attempt} is accepted twice");
                 }
                 Effect::Stale { session, attempt } => {
@@ -209,7 +209,7 @@ impl World {
         let (session, slot, key) = (lease.session.unwrap(), lease.slot.unwrap(), lease.srpm.key.clone());
         assert!(self.asking.remove(&(session, slot)), "a slot that did not ask");
         let builder = &self.sessions[&session];
-        assert!(builder.targets.contains(&lease.target) && builder.name == lease.builder);
+        assert!(builder.targets.contains(&lease.target) && builder.id == lease.builder);
         assert!(key.target.is_none() || key.target.as_ref() == Some(&lease.target));
         assert_eq!(self.scheduler.blame.verdict(&key), None, "{key} is given out once more");
         assert!(self.given.insert(lease.attempt), "an attempt's id was used twice");
@@ -233,7 +233,7 @@ impl World {
         let memory = self.memories.get_mut(&lease.attempt).expect("resumed what nobody holds");
         assert!(memory.held_on.contains(&session), "resumed without being asked");
         assert_eq!(self.working[&memory.key], memory.content, "the wrong SRPM");
-        assert!(self.sessions[&session].name == lease.builder && memory.builder == lease.builder);
+        assert!(self.sessions[&session].id == lease.builder && memory.builder == lease.builder);
         memory.session = Some(session);
         memory.has_delivered = false;
     }
@@ -251,7 +251,7 @@ impl World {
         self.last_session += 1;
         let session = SessionId(self.last_session);
         let targets = targets.iter().map(|name| target(name)).collect();
-        let builder = Builder { name: name.parse().unwrap(), targets };
+        let builder = Builder { id: name.parse().unwrap(), targets };
         self.sessions.insert(session, builder.clone());
         self.tell(Event::Connected { session, builder });
         session
@@ -277,7 +277,7 @@ impl World {
     /// A builder says on a connection that it holds an attempt; the farm looks at the folders first.
     pub(super) fn hold(&mut self, session: SessionId, attempt: AttemptId) {
         let Some(memory) = self.memories.get_mut(&attempt) else { return };
-        if self.sessions[&session].name != memory.builder || !memory.held_on.insert(session) {
+        if self.sessions[&session].id != memory.builder || !memory.held_on.insert(session) {
             return;
         }
         // It has a connection that it takes for alive: then it would not say it on another one.

@@ -1,0 +1,227 @@
+//! How this builder gets in, and how it knows that the server is the right one.
+//!
+//! A server is known by its key. Which key it must have says, in this order: `--server-key`, the token,
+//! what was remembered at the first contact. A client never falls back to a connection without TLS.
+
+mod known;
+mod secret;
+mod tls;
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::Bytes;
+use moji_proto::frame::Frame;
+use moji_proto::handshake::{
+    Agreed, AwaitProof, Binding, Claim, Client, ClientStep, HandshakeError, Key, PLAINTEXT, RefusalCode, Salt,
+};
+use moji_proto::signing::SigningKey;
+use moji_proto::{Fingerprint, PublicKey};
+use rustls_pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::spawn_blocking;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use webpki::EndEntityCert;
+
+pub use known::KnownServers;
+pub use secret::Secret;
+
+/// A connection, encrypted or not.
+pub(crate) type Opened<Io> = Either<Io, TlsStream<Io>>;
+
+/// The server will not let this builder in, or is not the right one, and trying again does not help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unwelcome(pub(crate) String);
+
+/// How to get in.
+#[derive(Debug, Clone)]
+pub struct Access {
+    secret: Secret,
+    plaintext: bool,
+    /// The key that the server must have, whatever is known of it.
+    server_key: Option<Fingerprint>,
+    /// Where keys are remembered; none: nowhere.
+    known: Option<KnownServers>,
+    /// The stretched password, which is slow to make.
+    stretched: Option<(Salt, Key)>,
+}
+
+/// What is known of a server's key before the handshake.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected {
+    key: Option<Fingerprint>,
+    is_remembered: bool,
+}
+
+impl Access {
+    /// With TLS, to a server that must have `server_key`, or else the key that was remembered of it.
+    pub fn encrypted(secret: Secret, server_key: Option<Fingerprint>, known: KnownServers) -> Self {
+        Self { secret, plaintext: false, server_key, known: Some(known), stretched: None }
+    }
+
+    /// Without TLS, and without knowing any server: for links that are safe already. A
+    /// token, or `server_key`, still says which key it must have.
+    pub fn plaintext(secret: Secret, server_key: Option<Fingerprint>) -> Self {
+        Self { secret, plaintext: true, server_key, known: None, stretched: None }
+    }
+
+    /// The key that `server` must have.
+    ///
+    /// # Errors
+    /// When what is remembered cannot be read.
+    pub(crate) async fn expected(&self, server: &str) -> anyhow::Result<Expected> {
+        if let Some(key) = self.server_key.or(self.secret.server()) {
+            return Ok(Expected { key: Some(key), is_remembered: false });
+        }
+        let Some(known) = self.known.clone() else {
+            return Ok(Expected { key: None, is_remembered: false });
+        };
+        let server = server.to_owned();
+        let key = spawn_blocking(move || known.key_of(&server)).await??;
+        Ok(Expected { key, is_remembered: key.is_some() })
+    }
+
+    /// The TLS handshake, if there is to be one; what ties proofs to this connection, and the key that the
+    /// server has shown. Nothing is sent to a server with another key than the expected one.
+    ///
+    /// # Errors
+    /// [`Unwelcome`] when it has another key; when it speaks no TLS 1.3.
+    pub(crate) async fn open<Io>(
+        &self,
+        io: Io,
+        server: &str,
+        expected: Expected,
+    ) -> anyhow::Result<(Opened<Io>, Binding, Option<Fingerprint>)>
+    where
+        Io: AsyncRead + AsyncWrite + Unpin,
+    {
+        if self.plaintext {
+            return Ok((Either::Left(io), PLAINTEXT, expected.key));
+        }
+        let (stream, binding, found) = tls::connect(io).await?;
+        match expected.key {
+            Some(key) if key != found => Err(other_key(server, expected, key, found).into()),
+            _ => Ok((Either::Right(stream), binding, Some(found))),
+        }
+    }
+
+    /// Begins the handshake.
+    pub(crate) fn begin(&self, binding: Binding) -> anyhow::Result<(Client, Bytes)> {
+        let mut nonce = [0; 32];
+        getrandom::fill(&mut nonce).map_err(|error| anyhow!("no random numbers: {error}"))?;
+        let claim = match &self.secret {
+            Secret::None => Claim::Nobody,
+            Secret::Password(_) => Claim::Password,
+            Secret::Token(token) => Claim::Credential(token.name.clone()),
+        };
+        Ok(Client::start(&nonce, binding, claim))
+    }
+
+    /// Answers the server's hello: what is agreed, or the proof to send.
+    pub(crate) async fn prove(
+        &mut self,
+        client: Client,
+        hello: Frame,
+        expected: Option<Fingerprint>,
+    ) -> anyhow::Result<Result<Agreed, (AwaitProof, Bytes)>> {
+        match client.server_hello(hello, expected)? {
+            ClientStep::Done(agreed) => Ok(Ok(agreed)),
+            ClientStep::NeedKey(need) => {
+                let key = self.key(need.salt).await?;
+                Ok(Err(need.prove(key)))
+            }
+            ClientStep::NeedSignature(need) => match &self.secret {
+                Secret::Token(token) => Ok(Err(need.sign(&SigningKey::new(&token.seed)))),
+                Secret::None | Secret::Password(_) => bail!("there is no token"),
+            },
+        }
+    }
+
+    async fn key(&mut self, salt: Salt) -> anyhow::Result<Key> {
+        if let Some((known, key)) = &self.stretched
+            && *known == salt
+        {
+            return Ok(key.clone());
+        }
+        let Secret::Password(password) = self.secret.clone() else { bail!("there is no password") };
+        let key = spawn_blocking(move || Key::stretch(&password, &salt)).await??;
+        self.stretched = Some((salt, key.clone()));
+        Ok(key)
+    }
+
+    /// Remembers the server that has let this builder in. When that cannot be written, it is said, and the
+    /// next contact is like the first.
+    pub(crate) async fn remember(&self, server: &str, expected: Expected, agreed: Agreed) {
+        let Some(known) = self.known.clone().filter(|_| !expected.is_remembered) else {
+            return;
+        };
+        let (server, key) = (server.to_owned(), agreed.server.fingerprint());
+        let is_new = expected.key.is_none();
+        let remembered = spawn_blocking(move || {
+            known.remember(&server, key).map(|()| {
+                if is_new {
+                    tracing::info!("first contact with {server}: remembering its key {key}");
+                }
+            })
+        });
+        if let Err(error) = remembered.await.unwrap_or_else(|error| Err(error.into())) {
+            tracing::warn!("the server's key is not remembered: {error:#}");
+        }
+    }
+
+    /// Tells what will be repeated from bad luck.
+    pub(crate) fn judge(&self, server: &str, expected: Expected, error: anyhow::Error) -> anyhow::Error {
+        let Some(handshake) = error.downcast_ref::<HandshakeError>() else { return error };
+        let reason = match handshake {
+            HandshakeError::Refused(refusal) => match (refusal.code, &self.secret) {
+                (Some(RefusalCode::WrongProof), Secret::Password(_)) => {
+                    "the server refuses the password (see --password-file)".to_owned()
+                }
+                (Some(RefusalCode::WrongProof), Secret::None) => {
+                    format!("the server refuses this builder: {refusal}; give one (see --password-file)")
+                }
+                (Some(RefusalCode::WrongProof), Secret::Token(_)) => {
+                    format!("the server refuses the token: {refusal}")
+                }
+                (Some(RefusalCode::Version | RefusalCode::Revoked | RefusalCode::Protocol), _) => {
+                    handshake.to_string()
+                }
+                _ => return error,
+            },
+            HandshakeError::OtherServer { expected: key, found } => {
+                return other_key(server, expected, *key, *found).into();
+            }
+            HandshakeError::NoPasswordWanted
+            | HandshakeError::Impostor
+            | HandshakeError::PasswordWanted
+            | HandshakeError::Password => handshake.to_string(),
+            HandshakeError::Refuse(_) => return error,
+        };
+        Unwelcome(reason).into()
+    }
+}
+
+fn other_key(server: &str, expected: Expected, key: Fingerprint, found: Fingerprint) -> Unwelcome {
+    let known = if expected.is_remembered { "it had at the first contact" } else { "it should have" };
+    Unwelcome(format!(
+        "{server} has the key {found}, and not the one that {known}, {key}. Either the server was set up \
+         anew, or somebody stands between it and this builder; nothing was sent. Its operator can compare \
+         (moji-server credential list). If the key is right, start once with: moji-client --server-key \
+         {found} … (with a token of the old server: ask for a new one)"
+    ))
+}
+
+/// When TLS fails, for people.
+fn no_tls(error: std::io::Error) -> anyhow::Error {
+    anyhow::Error::from(error)
+        .context("no TLS connection (does the server run with --plaintext, or is it no moji-server?)")
+}
+
+/// The server's key in a certificate.
+fn key_of(certificate: &[u8]) -> anyhow::Result<Fingerprint> {
+    let certificate = CertificateDer::from(certificate);
+    let parsed = EndEntityCert::try_from(&certificate).context("the server's certificate is damaged")?;
+    PublicKey::from_spki(&parsed.subject_public_key_info())
+        .map(|key| key.fingerprint())
+        .context("the server's key is not an Ed25519 key")
+}

@@ -1,0 +1,65 @@
+//! TLS 1.3, and nothing older. No certificate is ever looked at for its names or dates: builders know the
+//! key.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use moji_proto::handshake::{Binding, Refusal, RefusalCode, TLS_EXPORTER, TLS_PROTOCOL};
+use rustls::crypto::ring;
+use rustls::server::NoServerSessionStorage;
+use rustls::version::TLS13;
+use rustls::{InvalidMessage, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::identity::Identity;
+
+/// Accepts connections with a server's key.
+pub(super) fn acceptor(identity: &Identity) -> anyhow::Result<TlsAcceptor> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&TLS13])
+        .and_then(|config| {
+            config
+                .with_no_client_auth()
+                .with_single_cert(vec![identity.certificate.clone()], identity.key.clone_key().into())
+        })
+        .context("the server's key and its certificate cannot be used")?;
+    config.alpn_protocols = vec![TLS_PROTOCOL.to_vec()];
+    // A builder connects rarely and stays: to resume sessions would be memory and risk for nothing.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// The TLS handshake, and what ties proofs to this connection.
+pub(super) async fn accept<Io>(acceptor: &TlsAcceptor, io: Io) -> anyhow::Result<(TlsStream<Io>, Binding)>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    match acceptor.accept(io).into_fallible().await {
+        Ok(stream) => {
+            let binding = stream
+                .get_ref()
+                .1
+                .export_keying_material([0; 32], TLS_EXPORTER, None)
+                .context("the TLS connection cannot be tied to its proofs")?;
+            Ok((stream, binding))
+        }
+        Err((error, mut io)) => {
+            let is_no_tls = matches!(
+                error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
+                Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))
+            );
+            if is_no_tls {
+                // Perhaps somebody's builder all the same: it understands this.
+                let reason = "this server expects TLS: start the builder without --plaintext";
+                io.write_all(&Refusal::new(RefusalCode::Protocol, reason).encode()).await?;
+                io.shutdown().await?;
+                bail!("it does not speak TLS");
+            }
+            Err(error).context("the TLS handshake failed")
+        }
+    }
+}
