@@ -21,6 +21,7 @@ pub mod room;
 mod rpm_file;
 pub mod run;
 pub mod scheduler;
+pub mod secret;
 pub mod session;
 pub mod source;
 mod working;
