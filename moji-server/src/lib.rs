@@ -2,6 +2,7 @@
 //! repository.
 
 mod accept;
+pub mod beneath;
 pub mod build_key;
 pub mod commit;
 pub mod crash;
