@@ -14,6 +14,7 @@ pub mod mock;
 pub mod options;
 pub mod outbox;
 pub mod run;
+pub mod secret;
 pub mod start;
 mod tail;
 pub mod work_dir;

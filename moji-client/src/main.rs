@@ -6,18 +6,28 @@ use clap::Parser as _;
 use moji_client::access::Unwelcome;
 use moji_client::options::{Options, Settings, Surroundings};
 use moji_client::run::Signal;
-use moji_client::{crash, log, run, start};
+use moji_client::{crash, log, run, secret, start};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     log::start();
+    secret::close_to_others();
+    // Before there is any thread or file to lose.
+    match options.out_of_sight() {
+        Ok(None) => {}
+        Ok(Some(again)) => {
+            let error = again.start();
+            tracing::warn!("builds may be able to read the password: cannot start anew without it: {error}");
+        }
+        Err(error) => return end(2, &error),
+    }
     if let Err(error) = crash::arm() {
         return end(2, &error);
     }
     let around = Surroundings {
-        password: std::env::var("MOJI_PASSWORD").ok(),
+        password: std::env::var(secret::VARIABLE).ok(),
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         home: std::env::home_dir(),
         is_root: rustix::process::geteuid().is_root(),
@@ -26,6 +36,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),
     };
+    if let Some(warning) = start::too_many_rights() {
+        tracing::warn!("{warning}");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return end(1, &error.into()),

@@ -1,7 +1,9 @@
 //! What the command line, the environment and the configuration file say. Command line before
 //! environment before file before default.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use moji_proto::{BuilderName, DEFAULT_PORT, Fingerprint};
 use serde::Deserialize;
 
 use crate::access::Secret;
+use crate::secret::{self, Again, read_password};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,7 +53,7 @@ pub struct Options {
     password: Option<String>,
 
     /// A file whose first line is the server's password, or a token from moji-server credential add;
-    /// MOJI_PASSWORD works too
+    /// - for standard input; MOJI_PASSWORD works too
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     password_file: Option<PathBuf>,
     /// The key that the server must have, instead of the one that is remembered of it; it is
@@ -182,15 +185,29 @@ pub struct Surroundings {
 }
 
 impl Options {
+    /// How to start anew, so that nobody sees the password that this start was given.
+    ///
+    /// # Errors
+    /// When the password can be none.
+    pub fn out_of_sight(&self) -> anyhow::Result<Option<Again>> {
+        let on_line_of = |arguments: &[OsString]| {
+            let all = std::iter::once("moji-client".into()).chain(arguments.iter().cloned());
+            Self::try_parse_from(all).ok().map(|options| options.password)
+        };
+        if self.password.is_some() {
+            tracing::warn!("the password on the command line can be seen with ps: use --password-file");
+        }
+        let arguments = std::env::args_os().skip(1).collect();
+        let given = (self.password.as_deref(), self.password_file.is_some());
+        Again::plan(arguments, given, std::env::var_os(secret::VARIABLE), on_line_of)
+    }
+
     /// All sources together.
     ///
     /// # Errors
     /// What is wrong with an option, or missing.
     pub fn settings(self, around: Surroundings) -> anyhow::Result<Settings> {
         let file = self.config.as_deref().map(ConfigFile::read).transpose()?.unwrap_or_default();
-        if self.password.is_some() {
-            tracing::warn!("the password on the command line can be seen with ps: use --password-file");
-        }
         let password = match (self.password, self.password_file) {
             (Some(password), _) => Some(password),
             (None, Some(path)) => Some(read_password(&path)?),
@@ -254,9 +271,16 @@ impl Options {
 
 impl ConfigFile {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("the configuration file {} is wrong", path.display()))
+        let cannot = || format!("cannot read the configuration file {}", path.display());
+        let mut file = File::open(path).with_context(cannot)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(cannot)?;
+        let read: Self = toml::from_str(&text)
+            .with_context(|| format!("the configuration file {} is wrong", path.display()))?;
+        if read.password.is_some() {
+            secret::warn_if_open(path, &file);
+        }
+        Ok(read)
     }
 }
 
@@ -282,17 +306,6 @@ fn default_work_dir(home: &Option<PathBuf>, is_root: bool) -> Option<PathBuf> {
         return Some("/var/lib/moji-client".into());
     }
     home.as_ref().map(|home| home.join(".local/state/moji-client"))
-}
-
-/// The first line of a password file.
-fn read_password(path: &Path) -> anyhow::Result<String> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("cannot read the password file {}", path.display()))?;
-    let password = text.lines().next().unwrap_or_default();
-    if password.is_empty() {
-        bail!("the password file {} has an empty first line", path.display());
-    }
-    Ok(password.to_owned())
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
@@ -334,6 +347,8 @@ fn size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn settings(arguments: &[&str]) -> anyhow::Result<Settings> {

@@ -59,6 +59,15 @@ impl Connector for Tcp {
     }
 }
 
+/// What to say to whoever runs a client as root. It works, but nothing needs it: Mock wants a member of
+/// its group, and builds of strangers run as whoever calls Mock.
+pub fn too_many_rights() -> Option<&'static str> {
+    rustix::process::geteuid().is_root().then_some(
+        "running as root, which nothing here needs: use a user of its own in the group mock \
+         (useradd --system --create-home --groups mock moji-builder)",
+    )
+}
+
 /// Checks everything that a build will need, so that a mistake shows now and not in the first build.
 ///
 /// # Errors

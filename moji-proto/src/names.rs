@@ -48,7 +48,7 @@ fn check(text: &str, kind: &'static str, max: usize) -> Result<(), NameError> {
 
 /// Characters that no terminal or page shows but that reorder or hide what stands beside them
 /// (Unicode Technical Report 36, bidirectional and zero-width characters; line separators).
-fn is_invisible(c: char) -> bool {
+pub(crate) fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::names::is_invisible;
+
 /// What a builder does for an attempt just now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -92,12 +94,7 @@ impl Outcome {
 /// that it can be shown on a terminal and stand in a log.
 pub fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for c in text.trim_start_matches(|c: char| c.is_control() || c.is_whitespace()).chars() {
-        let c = if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-            ' '
-        } else {
-            c
-        };
+    for c in text.trim_start_matches(|c: char| c.is_control() || c.is_whitespace()).chars().map(plain_char) {
         if line.len() + c.len_utf8() > REASON_MAX {
             break;
         }
@@ -105,6 +102,19 @@ pub fn one_line(text: &str) -> String {
     }
     line.truncate(line.trim_end().len());
     line
+}
+
+/// `text` of any length as one line for a terminal or a log: with spaces in place of line ends, of what
+/// a terminal obeys, and of what hides or reorders the text beside it.
+pub fn plain(text: &str) -> String {
+    text.chars().map(plain_char).collect()
+}
+
+fn plain_char(c: char) -> char {
+    // Beside what names must not have: Arabic letter mark, annotations, tags.
+    let hides =
+        is_invisible(c) || matches!(c, '\u{61c}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    if c.is_control() || hides { ' ' } else { c }
 }
 
 impl std::fmt::Display for FailureKind {
@@ -148,5 +158,15 @@ mod tests {
         assert!(reason.starts_with("[31mred  second ä"), "{reason}");
         assert!(reason.len() <= REASON_MAX && !reason.contains(char::is_control));
         assert_eq!(missing, vec!["a b"; MISSING_MAX]);
+    }
+    #[test]
+    fn no_text_moves_what_stands_beside_it() {
+        let hostile = "a\u{1b}]0;b\u{7}\u{9b}2J\r\n\u{85}\u{202e}\u{2066}\u{200f}\u{61c}\u{feff}\u{e0041}\u{2028}z\u{0}";
+        for line in [one_line(hostile), plain(hostile)] {
+            let odd: Vec<_> = line.chars().filter(|c| !c.is_ascii_graphic() && *c != ' ').collect();
+            assert!(odd.is_empty(), "{odd:?} in {line:?}");
+        }
+        let longer = "\u{e4} ".repeat(REASON_MAX);
+        assert_eq!(plain(&longer), longer);
     }
 }

@@ -5,7 +5,7 @@
 //! in WORKING; the same commit can then be done again ([`Step`] has the table). All of it blocks.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use moji_proto::names::RESERVED_ARTIFACT;
 use moji_proto::{FailureKind, ManifestEntry, Nvr, Outcome, Sha256};
 use rustix::fs::{CWD, RenameFlags};
 
+use crate::beneath::Folder;
 use crate::crash::{self, Point, steps};
 use crate::folders::{Folders, rename_no_replace};
 use crate::record::{AttemptRecord, BuildRecord, FORMAT};
@@ -47,6 +48,8 @@ pub struct Published {
 
 /// The folder in an attempt's staging folder where its results lie while they come in.
 pub const RESULTS: &str = "results";
+/// No `build.json` is longer: the most files with the longest names are a tenth of it.
+const RECORD_MAX: u64 = 16 << 20;
 /// The folder beside it for what is not to be published.
 pub(crate) const UNPUBLISHED: &str = "unpublished";
 
@@ -115,7 +118,7 @@ pub fn commit(
         _ => {
             let staged = folders.attempt(lease.attempt).join(RESULTS);
             let record = describe(lease, outcome, delivery, &place);
-            set_aside(&staged, &folders.attempt(lease.attempt).join(UNPUBLISHED), delivery, &record)?;
+            set_aside(&folders.attempt(lease.attempt), delivery, &record)?;
             passed(Step::SetAside);
             make_durable(&staged, &record)?;
             passed(Step::Durable);
@@ -276,16 +279,22 @@ pub(crate) fn is_free(published: &Path) -> bool {
 
 /// What stands in a folder of REPO.
 pub(crate) fn read_record(published: &Path) -> Option<BuildRecord> {
-    serde_json::from_slice(&fs::read(published.join(RESERVED_ARTIFACT)).ok()?).ok()
+    let mut json = Vec::new();
+    let file = Folder::open(published).ok()?.open_file(RESERVED_ARTIFACT).ok()?;
+    file.take(RECORD_MAX).read_to_end(&mut json).ok()?;
+    serde_json::from_slice(&json).ok()
 }
 
 /// Moves what is not to be published (RPMs of anything but a first success) out of the staged
 /// folder, and back in what is: when this is a second try, the place may be free by now.
-fn set_aside(staged: &Path, aside: &Path, delivery: &Delivery, record: &BuildRecord) -> anyhow::Result<()> {
-    fs::create_dir_all(aside).with_context(|| format!("cannot make {}", aside.display()))?;
+fn set_aside(staging: &Path, delivery: &Delivery, record: &BuildRecord) -> anyhow::Result<()> {
+    let cannot = || format!("cannot sort the results in {}", staging.display());
+    let staging = Folder::make(staging).with_context(cannot)?;
+    let staged = staging.make_folder(RESULTS).with_context(cannot)?;
+    let aside = staging.make_folder(UNPUBLISHED).with_context(cannot)?;
     for entry in &delivery.manifest {
-        let (from, to) = if record.artifacts.contains(entry) { (aside, staged) } else { (staged, aside) };
-        match fs::rename(from.join(&entry.name), to.join(&entry.name)) {
+        let (from, to) = if record.artifacts.contains(entry) { (&aside, &staged) } else { (&staged, &aside) };
+        match from.rename(&entry.name, to, &entry.name) {
             // It is where it belongs.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             moved => moved.with_context(|| format!("cannot move {} in staging", entry.name))?,
@@ -297,16 +306,19 @@ fn set_aside(staged: &Path, aside: &Path, delivery: &Delivery, record: &BuildRec
 /// Writes `build.json` and makes the folder and all that is in it durable, readable for httpd.
 pub(crate) fn make_durable(staged: &Path, record: &BuildRecord) -> anyhow::Result<()> {
     let cannot = || format!("cannot make the results in {} durable", staged.display());
+    let folder = Folder::make(staged).with_context(cannot)?;
+    let readable = |name: &Path| {
+        let file = folder.open_file(name)?;
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
+        file.sync_all()
+    };
     for entry in &record.artifacts {
-        let path = staged.join(&entry.name);
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).with_context(cannot)?;
-        durable::sync_file(&path).with_context(cannot)?;
+        readable(entry.name.as_ref()).with_context(cannot)?;
     }
-    let path = staged.join(RESERVED_ARTIFACT);
-    durable::write_whole(&path, &record.to_json()?).with_context(cannot)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).with_context(cannot)?;
-    fs::set_permissions(staged, fs::Permissions::from_mode(0o755)).with_context(cannot)?;
-    durable::sync_folder(staged).with_context(cannot)
+    durable::write_whole_in(&folder, RESERVED_ARTIFACT.as_ref(), &record.to_json()?).with_context(cannot)?;
+    readable(RESERVED_ARTIFACT.as_ref()).with_context(cannot)?;
+    folder.set_mode(0o755).with_context(cannot)?;
+    folder.sync().with_context(cannot)
 }
 
 /// Moves the staged folder to its place.

@@ -268,3 +268,38 @@ fn a_good_result_that_an_exchange_took_out_goes_back() {
     assert_eq!(farm.record("a-1-1/build.json").attempt.unwrap().id.serial, 1);
     assert_eq!(take_over(&farm.folders).unwrap().put_back, [lease.srpm.key]);
 }
+
+/// Only the server writes in staging; should somebody else be able to, it is still only staging.
+#[test]
+fn a_link_in_staging_is_not_published_and_harms_nothing() {
+    for name in ["a-1-1.noarch.rpm", "build.log"] {
+        let farm = Farm::new();
+        let outside = farm.folders.source.join("outside");
+        fs::write(&outside, "secret").unwrap();
+        fs::set_permissions(&outside, fs::Permissions::from_mode(0o600)).unwrap();
+        let (lease, delivery) = farm.deliver(1, None);
+        let staged = farm.folders.attempt(lease.attempt).join(RESULTS).join(name);
+        fs::remove_file(&staged).unwrap();
+        std::os::unix::fs::symlink(&outside, &staged).unwrap();
+        assert!(commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).is_err(), "{name}");
+        assert_eq!(fs::metadata(&outside).unwrap().permissions().mode() & 0o777, 0o600, "{name}");
+        assert_eq!(fs::read_dir(&farm.folders.repo).unwrap().count(), 0, "{name}");
+    }
+}
+
+/// People may write in FINISHED, and the server's user may write elsewhere.
+#[test]
+fn a_record_is_not_written_through_a_link_in_finished() {
+    let farm = Farm::new();
+    let outside = farm.folders.repo.join("outside");
+    fs::write(&outside, "served").unwrap();
+    for link in ["a-1-1.src.rpm.failed.json", "a-1-1.src.rpm.failed.json.part"] {
+        std::os::unix::fs::symlink(&outside, farm.folders.finished.join(link)).unwrap();
+    }
+    farm.commit(1, Outcome::failed(FailureKind::Package, "why", Some(1), Vec::new()));
+    assert_eq!(fs::read_to_string(&outside).unwrap(), "served");
+    let record = farm.folders.finished.join("a-1-1.src.rpm.failed.json");
+    assert!(
+        record.symlink_metadata().unwrap().is_file() && fs::read_to_string(record).unwrap().contains("why")
+    );
+}

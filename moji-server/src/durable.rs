@@ -1,10 +1,13 @@
 //! Writing so that it is still there after a power cut: fsync of the file, rename, fsync of the
 //! folder, in this order. All of it blocks: call it off the async threads.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{File, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use crate::beneath::{self, Folder};
 
 /// Makes the entries of a folder durable (what was created, renamed or removed in it).
 ///
@@ -23,12 +26,14 @@ pub fn sync_file(file: &Path) -> io::Result<()> {
 }
 
 /// Puts `content` at `path` as a whole: a reader, or a server that starts after a crash, finds the
-/// old content or the new, never a part. Uses `<path>.part` on the way.
+/// old content or the new, never a part. Uses `<path>.part` on the way; a link of that name, which people
+/// may have put there, is removed and not followed.
 ///
 /// # Errors
 /// When any step fails; the old content is then still in place.
 pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(path, content, 0o666)
+    let (folder, name) = beneath::split(path)?;
+    write_whole_in(&Folder::open(folder)?, name, content)
 }
 
 /// The same for what nobody but the server's user may read.
@@ -36,21 +41,55 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// As [`write_whole`].
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
-    write(path, content, 0o600)
+    let (folder, name) = beneath::split(path)?;
+    write_in(&Folder::open(folder)?, name, content, Some(0o600))
 }
 
-fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut part = path.as_os_str().to_owned();
+/// The same in an opened folder.
+///
+/// # Errors
+/// As [`write_whole`].
+pub fn write_whole_in(folder: &Folder, name: &OsStr, content: &[u8]) -> io::Result<()> {
+    write_in(folder, name, content, None)
+}
+
+fn write_in(folder: &Folder, name: &OsStr, content: &[u8], mode: Option<u32>) -> io::Result<()> {
+    let mut part = name.to_owned();
     part.push(".part");
-    let created = File::options().write(true).create(true).truncate(true).mode(mode).open(&part);
-    let written = created.and_then(|mut file| {
+    folder.remove(&part)?;
+    let written = folder.create_new(&part).and_then(|mut file| {
+        if let Some(mode) = mode {
+            file.set_permissions(Permissions::from_mode(mode))?;
+        }
         file.write_all(content)?;
         file.sync_all()?;
-        fs::rename(&part, path)
+        folder.rename(&part, folder, name)
     });
     if written.is_err() {
-        let _ = fs::remove_file(&part);
+        let _ = folder.remove(&part);
     }
     written?;
-    path.parent().map_or(Ok(()), sync_folder)
+    folder.sync()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let at = tempfile::tempdir().unwrap();
+        let (secret, record) = (at.path().join("secret"), at.path().join("a.failed.json"));
+        fs::write(&secret, "secret").unwrap();
+        symlink("secret", at.path().join("a.failed.json.part")).unwrap();
+        symlink("secret", &record).unwrap();
+        write_whole(&record, b"first").unwrap();
+        write_whole(&record, b"second").unwrap();
+        assert_eq!(fs::read(&secret).unwrap(), b"secret");
+        assert_eq!((record.is_symlink(), fs::read(&record).unwrap()), (false, b"second".to_vec()));
+        assert_eq!(fs::read_dir(at.path()).unwrap().count(), 2);
+    }
 }

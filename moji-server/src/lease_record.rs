@@ -5,7 +5,7 @@
 //! goes back to SOURCE, and a builder that comes back with the attempt is checked by the SRPM's digest.
 //! Nothing here decides anything. All of it blocks.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -15,6 +15,7 @@ use moji_proto::limits::DATA_BYTES;
 use moji_proto::{AttemptId, Hasher, HeldAttempt, Nvr, Sha256, SrpmName, TargetName};
 use serde::{Deserialize, Serialize};
 
+use crate::beneath;
 use crate::folders::Folders;
 use crate::scheduler::Lease;
 use crate::{BuildKey, BuilderId};
@@ -160,12 +161,12 @@ impl LeaseRecord {
     }
 }
 
-/// The digest of a file.
+/// The digest of a file. A link in its place is not followed, a FIFO not waited for.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read, or is no regular file.
 pub fn digest_of(path: &Path) -> io::Result<Sha256> {
-    let (mut file, mut hasher) = (File::open(path)?, Hasher::new());
+    let (mut file, mut hasher) = (beneath::open_regular(path)?, Hasher::new());
     let mut buffer = vec![0; DATA_BYTES];
     loop {
         let length = file.read(&mut buffer)?;

@@ -3,6 +3,7 @@
 
 mod accept;
 pub mod access;
+pub mod beneath;
 pub mod build_key;
 pub mod builder_id;
 pub mod commit;
@@ -23,6 +24,7 @@ pub mod room;
 mod rpm_file;
 pub mod run;
 pub mod scheduler;
+pub mod secret;
 pub mod session;
 pub mod source;
 mod working;

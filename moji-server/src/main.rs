@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use moji_server::folders::FoldersError;
 use moji_server::options::{Command, Options, Settings};
+use moji_server::secret;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -27,13 +28,29 @@ fn main() -> ExitCode {
         }
         None => {}
     }
+    secret::close_to_others();
+    // Before there is any thread or file to lose.
+    match options.out_of_sight() {
+        Ok(None) => {}
+        Ok(Some(again)) => {
+            let error = again.start();
+            tracing::warn!("ps may show the password: cannot start anew without it: {error}");
+        }
+        Err(error) => return end(2, &error),
+    }
     if let Err(error) = moji_server::crash::arm() {
         return end(2, &error);
     }
-    let settings = match options.settings(std::env::var("MOJI_PASSWORD").ok()) {
+    let settings = match options.settings(std::env::var(secret::VARIABLE).ok()) {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),
     };
+    if rustix::process::geteuid().is_root() {
+        tracing::warn!(
+            "running as root, which nothing here needs: use a user of its own that owns the four folders \
+             (useradd --system moji; chown -R moji SOURCE WORKING FINISHED REPO)"
+        );
+    }
     moji_server::run::raise_open_files();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

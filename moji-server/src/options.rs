@@ -1,7 +1,9 @@
 //! What the command line, the environment and the configuration file say, made into one
 //! [`Config`]. Command line before environment before file before default.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +19,7 @@ use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
 use crate::room::FreeSpace;
 use crate::run::Config;
+use crate::secret::{self, Again, read_password};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,7 +76,8 @@ pub struct Options {
     /// [default: port 6789, on all addresses with a password or credentials, else on 127.0.0.1]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// A file whose first line is the password of the builders; MOJI_PASSWORD works too
+    /// A file whose first line is the password of the builders, - for standard input; MOJI_PASSWORD
+    /// works too
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
     password_file: Option<PathBuf>,
     /// No TLS: for a link that is safe already, or for debugging; builders need --plaintext too
@@ -186,6 +190,23 @@ pub struct Settings {
 }
 
 impl Options {
+    /// How to start anew, so that nobody sees the password that this start was given.
+    ///
+    /// # Errors
+    /// When the password can be none.
+    pub fn out_of_sight(&self) -> anyhow::Result<Option<Again>> {
+        let on_line_of = |arguments: &[OsString]| {
+            let all = std::iter::once("moji-server".into()).chain(arguments.iter().cloned());
+            Self::try_parse_from(all).ok().map(|options| options.password)
+        };
+        if self.password.is_some() {
+            tracing::warn!("the password on the command line can be seen with ps: use --password-file");
+        }
+        let arguments = std::env::args_os().skip(1).collect();
+        let given = (self.password.as_deref(), self.password_file.is_some());
+        Again::plan(arguments, given, std::env::var_os(secret::VARIABLE), on_line_of)
+    }
+
     /// All sources together. `environment_password` is `MOJI_PASSWORD`.
     ///
     /// # Errors
@@ -206,9 +227,6 @@ impl Options {
                     .map_err(|error| anyhow::anyhow!("{name} in the configuration file: {error}")),
                 (None, None) => Ok(Duration::from_secs(default)),
             };
-        if self.password.is_some() {
-            tracing::warn!("the password on the command line can be seen with ps: use --password-file");
-        }
         let password = match (self.password, self.password_file) {
             (Some(password), _) => Some(password),
             (None, Some(path)) => Some(read_password(&path)?),
@@ -264,21 +282,17 @@ impl Options {
 
 impl ConfigFile {
     fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("the configuration file {} is wrong", path.display()))
+        let cannot = || format!("cannot read the configuration file {}", path.display());
+        let mut file = File::open(path).with_context(cannot)?;
+        let mut text = String::new();
+        file.read_to_string(&mut text).with_context(cannot)?;
+        let read: Self = toml::from_str(&text)
+            .with_context(|| format!("the configuration file {} is wrong", path.display()))?;
+        if read.password.is_some() {
+            secret::warn_if_open(path, &file);
+        }
+        Ok(read)
     }
-}
-
-/// The first line of a password file.
-fn read_password(path: &Path) -> anyhow::Result<String> {
-    let text = fs::read_to_string(path)
-        .with_context(|| format!("cannot read the password file {}", path.display()))?;
-    let password = text.lines().next().unwrap_or_default();
-    if password.is_empty() {
-        bail!("the password file {} has an empty first line", path.display());
-    }
-    Ok(password.to_owned())
 }
 
 fn listen_addresses(listen: Option<&str>, is_closed: bool) -> anyhow::Result<Vec<SocketAddr>> {
@@ -330,6 +344,8 @@ fn size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn settings(arguments: &[&str], environment: Option<&str>) -> anyhow::Result<Settings> {

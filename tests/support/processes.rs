@@ -111,8 +111,13 @@ pub struct Program {
 
 impl Program {
     /// Starts it; its standard error is its log, its standard output is thrown away.
-    pub fn start(name: &str, mut command: Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    pub fn start(name: &str, command: Command) -> Self {
+        Self::start_with(name, command, Stdio::null())
+    }
+
+    /// The same with a standard input.
+    pub fn start_with(name: &str, mut command: Command, input: Stdio) -> Self {
+        command.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let (log, stderr) = (Arc::new(Log::default()), child.stderr.take().unwrap());
         let writer = Arc::clone(&log);

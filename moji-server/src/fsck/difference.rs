@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::PathBuf;
 
+use moji_proto::outcome::plain;
 use moji_proto::{AttemptId, Nvr};
 
 use crate::BuildKey;
@@ -249,8 +250,10 @@ impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Complete(..) => f.write_str("complete the commit"),
-            Self::Remove(path) | Self::RemoveFolder(path) => write!(f, "remove {}", path.display()),
-            Self::CopyRecord(from, _) => write!(f, "copy {}", from.display()),
+            Self::Remove(path) | Self::RemoveFolder(path) => {
+                write!(f, "remove {}", plain(&path.to_string_lossy()))
+            }
+            Self::CopyRecord(from, _) => write!(f, "copy {}", plain(&from.to_string_lossy())),
             Self::MakeMetadata(repository) => write!(f, "make the metadata of {repository} anew"),
             Self::Reconcile => f.write_str("write it into the history"),
             Self::RebuildHistory(_) => f.write_str("put it aside and make it anew from the folders"),
@@ -473,7 +476,8 @@ fn metadata(repository: &Repository, what: &Disagreement) -> String {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path().display(), self.sentence())
+        // People put files there, and what is read in them is quoted: it goes to a terminal.
+        f.write_str(&plain(&format!("{}: {}", self.path().display(), self.sentence())))
     }
 }
 

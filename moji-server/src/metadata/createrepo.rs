@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use moji_proto::outcome::plain;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -104,8 +105,8 @@ impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text =
             [self.1.as_slice(), self.0.as_slice()].map(|said| String::from_utf8_lossy(said).into_owned());
-        let plain = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
-        let text: String = text.join("\n").trim().chars().map(plain).collect();
+        // It quotes the packages that it reads, and these could write lines of the log.
+        let text = plain(text.join("\n").trim());
         f.write_str(if text.is_empty() { "nothing" } else { &text })
     }
 }
@@ -228,7 +229,8 @@ mod tests {
             run(&script, &call, Duration::from_secs(60), &CancellationToken::new()).await.unwrap_err();
         let CallError::Failed(status, said) = error else { panic!("{error}") };
         assert_eq!(status.code(), Some(3));
-        assert!(said.to_string().starts_with("bad  [31mthing\n"), "{said}");
+        assert!(said.to_string().starts_with("bad  [31mthing  "), "{said}");
+        assert!(!said.to_string().contains(char::is_control), "{said}");
         assert!(said.to_string().len() <= 2 * TAIL + 1);
     }
 

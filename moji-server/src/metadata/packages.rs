@@ -14,6 +14,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use moji_proto::outcome::plain;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -109,7 +110,8 @@ impl Walk<'_> {
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|name| !name.contains(char::is_control)) else {
                 if name.as_encoded_bytes().ends_with(b".rpm") {
-                    warn!("left out of the metadata: {}: its name is not plain text", entry.path().display());
+                    let shown = plain(&entry.path().to_string_lossy());
+                    warn!("left out of the metadata: {shown}: its name is not plain text");
                 }
                 continue;
             };

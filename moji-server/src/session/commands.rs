@@ -50,8 +50,8 @@ impl Session {
             size,
             stream: stream.id,
         }))?;
-        self.sends
-            .spawn(async move { TaskEnd::SrpmSent(attempt, transfer::send_file(stream, path, size).await) });
+        let srpm = transfer::ToSend { working: self.config.folders.working.clone(), path, size };
+        self.sends.spawn(async move { TaskEnd::SrpmSent(attempt, transfer::send_file(stream, srpm).await) });
         Ok(())
     }
 

@@ -6,7 +6,6 @@ use moji_proto::{AttemptId, ManifestEntry, Outcome, StreamId, ToBuilder, limits}
 
 use super::results::{self, DeliveryError, Files, Have};
 use super::{FromSession, Session, TaskEnd};
-use crate::commit::RESULTS;
 
 /// How often a delivery may come with wrong bytes.
 const DELIVERIES: u32 = 3;
@@ -84,11 +83,11 @@ impl Session {
             return Ok(());
         };
         results::check_manifest(&manifest, announced.bytes)?;
-        let (folder, listed) = (held.staging.join(RESULTS), manifest.clone());
+        let (staging, listed) = (held.staging.clone(), manifest.clone());
         held.delivery = DeliveryState::Preparing { outcome: announced.outcome, manifest };
         let free_space = self.config.free_space.clone();
         self.writes.spawn(async move {
-            TaskEnd::ResultsPrepared(attempt, results::prepare(listed, folder, free_space).await)
+            TaskEnd::ResultsPrepared(attempt, results::prepare(listed, staging, free_space).await)
         });
         Ok(())
     }

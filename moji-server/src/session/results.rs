@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,8 @@ use moji_proto::limits::DATA_BYTES;
 use moji_proto::{Hasher, ManifestEntry, Sha256, ToBuilder};
 use tokio::task::spawn_blocking;
 
-use crate::commit::UNPUBLISHED;
+use crate::beneath::Folder;
+use crate::commit::{RESULTS, UNPUBLISHED};
 use crate::room::{FreeSpace, in_words};
 
 /// Pieces that are written in one go when they are there already.
@@ -79,22 +80,22 @@ pub(super) struct Have {
     pub(super) part: Sha256,
 }
 
-/// Finds out how much of a manifest's files lies in a folder, which is made when it is missing, and
-/// whether there is room for the rest. What does not belong there is removed.
+/// Finds out how much of a manifest's files lies in an attempt's staging, which is made when it is missing,
+/// and whether there is room for the rest. What does not belong there is removed.
 ///
 /// # Errors
 /// When the disk is full, or cannot be read or written.
 pub(super) async fn prepare(
     manifest: Vec<ManifestEntry>,
-    folder: PathBuf,
+    staging: PathBuf,
     free_space: FreeSpace,
 ) -> Result<(Box<Files>, Have), DeliveryError> {
     let total: u64 = manifest.iter().map(|entry| entry.size).sum();
     let prepared = spawn_blocking(move || {
-        bring_back(&folder).map_err(|error| disk(&folder, error))?;
+        let folder = open_results(&staging).map_err(|error| disk(&staging, error))?;
         let (files, have) = Files::prepare(manifest, folder)?;
         let needed = total.saturating_sub(have.offset);
-        match free_space.at(&files.folder) {
+        match free_space.at(files.folder.path()) {
             // Rather not begun than given up half-way, with nothing left for anybody else.
             Ok(free) if needed > 0 && free < needed.saturating_add(RESERVE) => {
                 Err(DeliveryError::NoRoom { needed, free })
@@ -105,20 +106,20 @@ pub(super) async fn prepare(
     prepared.await.map_err(|_| DeliveryError::Cut)?
 }
 
-/// A commit that the last server began has put files aside that were not to be published: they belong
-/// to the results all the same, and what is right may be decided anew.
-fn bring_back(folder: &Path) -> io::Result<()> {
-    let aside = folder.with_file_name(UNPUBLISHED);
-    let entries = match fs::read_dir(&aside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
+/// The folder of the results. A commit that the last server began has put files aside that were not to be
+/// published: they belong to the results all the same, and what is right may be decided anew.
+fn open_results(staging: &Path) -> io::Result<Folder> {
+    let staging = Folder::make(staging)?;
+    let results = staging.make_folder(RESULTS)?;
+    let aside = match staging.folder(UNPUBLISHED) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(results),
+        aside => aside?,
     };
-    fs::create_dir_all(folder)?;
-    for entry in entries {
-        let entry = entry?;
-        fs::rename(entry.path(), folder.join(entry.file_name()))?;
+    for name in aside.names()? {
+        aside.rename(&name, &results, &name)?;
     }
-    fs::remove_dir(aside)
+    staging.remove(UNPUBLISHED)?;
+    Ok(results)
 }
 
 /// Receives what is left of the files, each checked against its size and digest. With `restart` the
@@ -172,7 +173,7 @@ pub(super) async fn receive(
 /// The files of a manifest, written one after the other. Blocks.
 #[derive(Debug)]
 pub(super) struct Files {
-    folder: PathBuf,
+    folder: Folder,
     left: std::vec::IntoIter<ManifestEntry>,
     current: Option<CurrentFile>,
 }
@@ -186,8 +187,7 @@ struct CurrentFile {
 }
 
 impl Files {
-    fn prepare(manifest: Vec<ManifestEntry>, folder: PathBuf) -> Result<(Self, Have), DeliveryError> {
-        fs::create_dir_all(&folder).map_err(|error| disk(&folder, error))?;
+    fn prepare(manifest: Vec<ManifestEntry>, folder: Folder) -> Result<(Self, Have), DeliveryError> {
         let mut files = Self { folder, left: manifest.into_iter(), current: None };
         let mut have = Have { offset: 0, whole: 0, part: Sha256::of(b"") };
         let mut of_use = BTreeSet::new();
@@ -195,8 +195,8 @@ impl Files {
             && let Some(entry) = files.left.next()
         {
             of_use.insert(OsString::from(entry.name.as_str()));
-            let path = files.folder.join(&entry.name);
-            let mut current = CurrentFile::open(&path, entry).map_err(|error| disk(&path, error))?;
+            let path = files.folder.path().join(&entry.name);
+            let mut current = CurrentFile::open(&files.folder, entry).map_err(|error| disk(&path, error))?;
             if current.is_whole() {
                 have.whole += current.entry.size;
                 continue;
@@ -209,7 +209,7 @@ impl Files {
             files.current = Some(current);
         }
         have.offset += have.whole;
-        remove_others(&files.folder, &of_use).map_err(|error| disk(&files.folder, error))?;
+        remove_others(&files.folder, &of_use).map_err(|error| disk(files.folder.path(), error))?;
         // An empty file with the digest of something else will never be right.
         files.advance()?;
         Ok((files, have))
@@ -218,7 +218,7 @@ impl Files {
     /// Forgets the part of the current file that is here.
     fn restart(&mut self) -> Result<(), DeliveryError> {
         let Some(current) = &mut self.current else { return Ok(()) };
-        current.restart().map_err(|error| disk(&self.folder.join(&current.entry.name), error))
+        current.restart().map_err(|error| disk(&self.folder.path().join(&current.entry.name), error))
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), DeliveryError> {
@@ -230,7 +230,7 @@ impl Files {
             current
                 .file
                 .write_all(now)
-                .map_err(|error| disk(&self.folder.join(&current.entry.name), error))?;
+                .map_err(|error| disk(&self.folder.path().join(&current.entry.name), error))?;
             current.hasher.update(now);
             current.left -= now.len() as u64;
             bytes = later;
@@ -252,8 +252,9 @@ impl Files {
                 }
             }
             let Some(entry) = self.left.next() else { return Ok(()) };
-            let path = self.folder.join(&entry.name);
-            self.current = Some(CurrentFile::open(&path, entry).map_err(|error| disk(&path, error))?);
+            let path = self.folder.path().join(&entry.name);
+            let opened = CurrentFile::open(&self.folder, entry);
+            self.current = Some(opened.map_err(|error| disk(&path, error))?);
         }
         Ok(())
     }
@@ -271,8 +272,8 @@ impl Files {
 
 impl CurrentFile {
     /// A file with what is there of it; made when it is missing.
-    fn open(path: &Path, entry: ManifestEntry) -> io::Result<Self> {
-        let file = File::options().read(true).append(true).create(true).open(path)?;
+    fn open(folder: &Folder, entry: ManifestEntry) -> io::Result<Self> {
+        let file = folder.append(&entry.name)?;
         let mut current = Self { left: entry.size, entry, file, hasher: Hasher::new() };
         if current.file.metadata()?.len() > current.entry.size {
             current.restart()?;
@@ -300,22 +301,48 @@ impl CurrentFile {
 }
 
 /// An upload goes from front to back: files behind the first one that is not whole are of no use.
-fn remove_others(folder: &Path, of_use: &BTreeSet<OsString>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if of_use.contains(&entry.file_name()) {
-            continue;
-        }
-        // A commit that was cut has left an earlier failure here, which may have had logs beside it.
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
+fn remove_others(folder: &Folder, of_use: &BTreeSet<OsString>) -> io::Result<()> {
+    // A commit that was cut has left an earlier failure here, which may have had logs in a folder.
+    folder.names()?.iter().filter(|name| !of_use.contains(*name)).try_for_each(|name| folder.remove(name))
 }
 
 fn disk(path: &Path, error: io::Error) -> DeliveryError {
     DeliveryError::Disk(path.display().to_string(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Whatever stands where a result belongs: it is not read, not written, not emptied.
+    #[tokio::test]
+    async fn an_upload_goes_through_no_link() {
+        let manifest = || {
+            vec![ManifestEntry { name: "build.log".parse().unwrap(), size: 3, sha256: Sha256::of(b"log") }]
+        };
+        let at = tempfile::tempdir().unwrap();
+        let (secret, staging) = (at.path().join("secret"), at.path().join("attempts/1"));
+        fs::write(&secret, "longer than the log").unwrap();
+        for link in ["results/build.log", "results", "unpublished", ""] {
+            fs::create_dir_all(staging.join("results")).unwrap();
+            let link = staging.join(link);
+            let _ = fs::remove_dir_all(link.components().as_path());
+            symlink(
+                if link.ends_with("build.log") { &secret } else { at.path() },
+                link.components().as_path(),
+            )
+            .unwrap();
+            let prepared = prepare(manifest(), staging.clone(), FreeSpace::of_the_disk()).await;
+            assert!(matches!(prepared, Err(DeliveryError::Disk(..))), "{link:?}: {prepared:?}");
+            assert_eq!(fs::read(&secret).unwrap(), b"longer than the log");
+            assert_eq!(fs::read_dir(at.path()).unwrap().count(), 2, "{link:?}");
+            fs::remove_dir_all(at.path().join("attempts")).unwrap();
+        }
+        fs::create_dir(at.path().join("attempts")).unwrap();
+        let (_, have) = prepare(manifest(), staging, FreeSpace::of_the_disk()).await.unwrap();
+        assert_eq!(have.offset, 0);
+    }
 }

@@ -1,7 +1,7 @@
 //! SRPMs and logs between the wire and the disk, in tasks of their own: each piece is read or written
 //! on a blocking thread, and no thread is held in between.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,21 +15,29 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::beneath::{self, Folder};
 use crate::room::is_full;
 
 /// How often a full disk is tried again.
 const FULL: Duration = Duration::from_secs(5);
 
-/// Sends a file of `size` bytes, and gives its digest.
+/// An SRPM to send. It lies where people may put what they like.
+#[derive(Debug)]
+pub(super) struct ToSend {
+    /// WORKING.
+    pub(super) working: PathBuf,
+    /// Where it lies.
+    pub(super) path: PathBuf,
+    /// Its size in bytes.
+    pub(super) size: u64,
+}
+
+/// Sends a file, and gives its digest.
 ///
 /// # Errors
 /// When it cannot be read, has another size, or the connection ends.
-pub(super) async fn send_file(
-    mut stream: OutgoingStream<ToBuilder>,
-    path: PathBuf,
-    size: u64,
-) -> anyhow::Result<Sha256> {
-    match send_bytes(&mut stream, path, size).await {
+pub(super) async fn send_file(mut stream: OutgoingStream<ToBuilder>, srpm: ToSend) -> anyhow::Result<Sha256> {
+    match send_bytes(&mut stream, srpm).await {
         Ok(digest) => {
             stream.end(Some(digest)).await?;
             Ok(digest)
@@ -41,14 +49,10 @@ pub(super) async fn send_file(
     }
 }
 
-async fn send_bytes(
-    stream: &mut OutgoingStream<ToBuilder>,
-    path: PathBuf,
-    size: u64,
-) -> anyhow::Result<Sha256> {
-    let opened =
-        spawn_blocking(move || File::open(&path).with_context(|| format!("cannot open {}", path.display())));
-    let (mut file, mut hasher) = (opened.await??, Hasher::new());
+async fn send_bytes(stream: &mut OutgoingStream<ToBuilder>, srpm: ToSend) -> anyhow::Result<Sha256> {
+    let size = srpm.size;
+    let opened = spawn_blocking(move || srpm.open()).await?;
+    let (mut file, mut hasher) = (opened.context("cannot open it (links are not followed)")?, Hasher::new());
     loop {
         let read = spawn_blocking(move || {
             let mut piece = Vec::with_capacity(DATA_BYTES);
@@ -65,6 +69,13 @@ async fn send_bytes(
             return Ok(hasher.finish());
         }
         stream.send(Bytes::from(piece)).await?;
+    }
+}
+
+impl ToSend {
+    fn open(&self) -> io::Result<File> {
+        let below = self.path.strip_prefix(&self.working).map_err(io::Error::other)?;
+        Folder::open(&self.working)?.open_file(below)
     }
 }
 
@@ -91,8 +102,8 @@ pub(super) async fn receive_log(
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let opened = spawn_blocking(move || {
-        path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        let file = File::options().append(true).create(true).open(&path)?;
+        let (staging, name) = beneath::split(&path)?;
+        let file = Folder::make(staging)?.append(name)?;
         Ok::<_, io::Error>((file.metadata()?.len(), file))
     });
     let (length, mut file) = opened.await?.context("cannot open it")?;
@@ -147,6 +158,29 @@ fn append(mut file: File, mut bytes: Bytes) -> (File, Bytes, io::Result<()>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_file_in_working_is_sent() {
+        let at = tempfile::tempdir().unwrap();
+        let working = at.path().join("working");
+        std::fs::create_dir_all(working.join("f43")).unwrap();
+        std::fs::write(at.path().join("secret"), "secret").unwrap();
+        std::fs::write(working.join("f43/a-1-1.src.rpm"), "srpm").unwrap();
+        std::os::unix::fs::symlink("../secret", working.join("link-1-1.src.rpm")).unwrap();
+        std::os::unix::fs::symlink("f43", working.join("f44")).unwrap();
+        let fifo = working.join("fifo-1-1.src.rpm");
+        let mode = rustix::fs::Mode::RWXU;
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let open = |path: &str| {
+            ToSend { working: working.clone(), path: working.join(path), size: 4 }.open().map(drop)
+        };
+        assert!(open("f43/a-1-1.src.rpm").is_ok());
+        for path in
+            ["link-1-1.src.rpm", "f44/a-1-1.src.rpm", "fifo-1-1.src.rpm", "f43", "../secret", "/etc/passwd"]
+        {
+            assert!(open(path).is_err(), "{path}");
+        }
+    }
 
     #[test]
     fn what_a_full_disk_did_not_take_is_still_there() {

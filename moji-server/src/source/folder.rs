@@ -15,6 +15,7 @@ use rustix::fs::{Mode, OFlags};
 use super::priority::{self, Priority};
 use super::srpm::{self, Head};
 use crate::BuildKey;
+use crate::beneath::Folder;
 
 /// The name of the list of what to build first.
 pub(super) const PRIORITY: &str = "priority.txt";
@@ -212,25 +213,14 @@ pub(super) fn is_nothing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Opens a file for reading, and says what it is. A FIFO or device does not block it.
-fn open(path: &Path, follow: bool) -> io::Result<(File, Stamp)> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let flags = if follow { flags } else { flags | OFlags::NOFOLLOW };
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    let data = file.metadata()?;
-    if !data.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    Ok((file, Stamp::of(&data)))
-}
-
 /// Reads the headers of an SRPM, and says which file it was. `None` when it was written to
 /// meanwhile: what was read then belongs to neither content.
 ///
 /// # Errors
 /// When it cannot be opened or read.
 pub(super) fn read_srpm(source: &Path, key: &BuildKey) -> io::Result<Option<(Stamp, Head)>> {
-    let (file, stamp) = open(&source.join(key.path()), false)?;
+    let file = Folder::open(source)?.open_file(key.path())?;
+    let stamp = Stamp::of(&file.metadata()?);
     let head = srpm::read_head(&file, stamp.size)?;
     let same = Stamp::of(&file.metadata()?) == stamp;
     Ok(same.then_some((stamp, head)))
@@ -244,7 +234,15 @@ pub(super) fn read_priority(
     source: &Path,
     target: Option<&TargetName>,
 ) -> io::Result<Option<(Stamp, Priority)>> {
-    let (file, stamp) = open(&source.join(below(target)).join(PRIORITY), true)?;
+    // The one path here whose links are followed. A FIFO or device does not block it.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let path = source.join(below(target)).join(PRIORITY);
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let data = file.metadata()?;
+    if !data.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let stamp = Stamp::of(&data);
     let mut bytes = Vec::new();
     // One byte more, so that the parser sees that it is too long.
     (&file).take(priority::MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;

@@ -192,3 +192,49 @@ async fn work_for_a_slot_that_did_not_ask_is_given_back() -> Result {
     assert!(driven.builds.try_recv().is_err());
     Ok(())
 }
+
+/// A server may be the builder's enemy too: whatever it calls an SRPM, nothing is written outside of a
+/// slot's folder, and nothing is built.
+#[tokio::test(start_paused = true)]
+async fn no_name_of_a_server_leaves_the_slot() -> Result {
+    let mut driven = Driven::new(1)?;
+    let all = |at: &std::path::Path| names_in(at);
+    let harmless = ToBuilder::Assign(moji_proto::Assignment {
+        attempt: AttemptId { boot: 0xb007, serial: 9 },
+        slot: 0,
+        target: "f43".parse()?,
+        srpm: "aaaaaaaaaaaaaaaa.src.rpm".parse()?,
+        size: 4,
+        stream: 1,
+    });
+    let body = moji_proto::encoding::encode(&harmless)?;
+    let at = body.windows(16).position(|bytes| bytes == [b'a'; 16]).context("no name in it")?;
+    // Each as long as the harmless one, so that nothing else of the message changes.
+    let names = [
+        "../../../escaped",
+        "/../../../../tmp",
+        "..\\..\\..\\escaped",
+        ".hidden-and-more",
+        "-rf-------------",
+        "a/bbbbbbbbbbbbbb",
+        "a\u{1b}[2Jbbbbbbbbbbb",
+        "{{ 7*7 }}{% x %}",
+    ];
+    for name in names {
+        let name = name.get(..16).context("too short")?;
+        let mut server = driven.server_asked([0]).await?;
+        let mut hostile = body.clone();
+        hostile[at..at + 16].copy_from_slice(name.as_bytes());
+        server.raw(&frame::encode(Kind::Control, &hostile)).await?;
+        server.raw(&frame::data_header(1, 4)).await?;
+        server.raw(b"evil").await?;
+        let words = server.to_the_end().await;
+        assert!(matches!(words.last(), Some(ToServer::Goodbye { .. })), "{name:?} is taken: {words:?}");
+        assert_eq!(driven.left(), Vec::<String>::new(), "{name:?}");
+        assert_eq!(all(driven.at.path()), ["work"], "{name:?}");
+        assert!(driven.builds.try_recv().is_err(), "{name:?} was built");
+    }
+    // It was the name.
+    let mut server = driven.server_asked([0]).await?;
+    driven.building(&mut server, 9, 0, "good").await?.1.end(Outcome::Succeeded, &[])
+}
