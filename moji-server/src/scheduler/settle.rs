@@ -4,6 +4,7 @@ use moji_proto::{AttemptId, FailureKind, Outcome};
 
 use super::{Effect, Ending, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
 use crate::BuildKey;
+
 impl Scheduler {
     pub(super) fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
         self.builders.remove(&session);
