@@ -51,7 +51,16 @@ fn read(bytes: &[u8], piece: usize, handshake_only: bool) -> (Vec<Frame>, Option
     (frames, None)
 }
 
+/// Whether `rest` may become a frame: one that is longer than its kind may be is refused at once.
 fn is_part_of_a_frame(rest: &[u8]) -> bool {
-    let length = rest.first_chunk().map(|length| u32::from_be_bytes(*length) as usize);
-    length.is_none_or(|length| rest.len() < 4 + length)
+    let Some((length, rest)) = rest.split_first_chunk() else { return true };
+    let length = u32::from_be_bytes(*length) as usize;
+    let most = match rest.first() {
+        None => usize::MAX,
+        Some(1..=4) => limits::HANDSHAKE_BODY,
+        Some(16) => limits::CONTROL_BODY,
+        Some(17) => limits::DATA_BODY,
+        Some(_) => return false,
+    };
+    (rest.len() + 1..=most.saturating_add(1)).contains(&length)
 }

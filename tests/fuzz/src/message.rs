@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use moji_proto::encoding;
+use moji_proto::encoding::{self, EncodingError};
 use moji_proto::limits::CONTROL_BODY;
 use moji_proto::outcome::{MISSING_MAX, Outcome, REASON_MAX};
 use serde::Serialize;
@@ -29,6 +29,14 @@ where
             return None;
         }
     };
+    // Where it ends is beyond doubt.
+    let longer = [bytes, &[0]].concat();
+    assert!(
+        matches!(encoding::decode::<M>(&longer), Err(EncodingError::Trailing(1)))
+            || longer.len() > CONTROL_BODY
+    );
+    let shorter = bytes.split_last().map(|(_, shorter)| encoding::decode::<M>(shorter));
+    assert!(!matches!(shorter, Some(Ok(_))), "{message:?}");
     // Numbers have longer spellings too, so the bytes may differ, but never in length upwards.
     let again = encoding::encode(&message).unwrap();
     assert!(again.len() <= bytes.len(), "{message:?}");
