@@ -91,13 +91,11 @@ impl Outcome {
 /// `text` as one line of at most [`REASON_MAX`] bytes in which control characters are spaces, so
 /// that it can be shown on a terminal and stand in a log.
 pub fn one_line(text: &str) -> String {
+    let is_hidden =
+        |c: char| c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut line = String::new();
-    for c in text.trim_start_matches(|c: char| c.is_control() || c.is_whitespace()).chars() {
-        let c = if c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}') {
-            ' '
-        } else {
-            c
-        };
+    for c in text.trim_start_matches(|c: char| is_hidden(c) || c.is_whitespace()).chars() {
+        let c = if is_hidden(c) { ' ' } else { c };
         if line.len() + c.len_utf8() > REASON_MAX {
             break;
         }
@@ -148,5 +146,14 @@ mod tests {
         assert!(reason.starts_with("[31mred  second ä"), "{reason}");
         assert!(reason.len() <= REASON_MAX && !reason.contains(char::is_control));
         assert_eq!(missing, vec!["a b"; MISSING_MAX]);
+    }
+
+    #[test]
+    fn one_line_stays_as_it_is() {
+        for text in ["\u{202e} zlib\u{2066}", "\u{2069}\u{1b}a\u{202a}b", "\u{2028}", " plain "] {
+            let line = one_line(text);
+            assert_eq!(one_line(&line), line, "{text:?}");
+        }
+        assert_eq!(one_line("\u{202e}zlib"), "zlib");
     }
 }
