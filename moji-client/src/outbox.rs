@@ -4,6 +4,7 @@
 //! `WORK_DIR/outbox/<attempt>/` appears by one rename, whole, with a `parcel.json` that says all that
 //! is needed to offer it again. It deliberately does not know connections, nor when anything is sent.
 
+mod left;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::crash::{self, Point};
 use crate::mock::{logs, results};
 
+pub(crate) use left::{FINISHED, note_finished, pack_left, remove_slot};
 pub use reader::ParcelReader;
 
 /// What `parcel.json` looks like: counts up when it changes.
@@ -91,7 +93,7 @@ pub struct Finished {
 ///
 /// | after | what is found | what the next start does |
 /// |---|---|---|
-/// | before | the results in the slot's folder, and `finished.json` beside them | packs them |
+/// | before | the results in the slot's folder, and `finished.json` beside them | packs them, unless the machine was started anew |
 /// | `LogMoved` | the same, with `mock.log` among them | the same |
 /// | `FilesSynced` | the same, durable, logs cut | the same |
 /// | `Described` | the same, with a `parcel.json` | the same: only what lies in the outbox is one |
@@ -127,29 +129,6 @@ impl Step {
         Self::Moved,
         Self::MovedDurably,
     ];
-}
-
-/// The file in a slot's folder that says that Mock has ended, and how: what lies beside it is to be
-/// packed, by the next client if this one ends before it has.
-pub(crate) const FINISHED: &str = "finished.json";
-
-/// Writes [`FINISHED`].
-///
-/// # Errors
-/// When the disk is full, for example.
-pub(crate) fn note_finished(folder: &Path, finished: &Finished) -> io::Result<()> {
-    write_durably(&folder.join(FINISHED), &serde_json::to_vec(finished)?)
-}
-
-/// Packs what an earlier client has left in a slot's folder, with its [`FINISHED`].
-///
-/// # Errors
-/// As [`pack`]; and when that file cannot be read.
-pub(crate) fn pack_left(folder: &Path, outbox: &Path, log_limit: u64) -> anyhow::Result<Parcel> {
-    let json = fs::read(folder.join(FINISHED)).context("cannot read what it was")?;
-    let finished: Finished = serde_json::from_slice(&json).context("cannot read what it was")?;
-    let to = outbox.join(finished.attempt.to_string());
-    pack(&folder.join(RESULT), &folder.join(MOCK_LOG), &to, finished, log_limit, |_| Ok(()))
 }
 
 /// Removes the RPMs of an attempt that has failed: they are not published, and may be what has filled
@@ -359,8 +338,7 @@ fn described(folder: &Path) -> String {
     json.map_or(format!("attempt {attempt}"), |name| format!("{} (attempt {attempt})", name.srpm))
 }
 
-/// Removes a parcel: after a crash on the way it is either still whole or recognised as none, because
-/// `parcel.json` goes first.
+/// Removes a parcel: after a crash on the way it is either still whole or recognised as none.
 ///
 /// # Errors
 /// When something cannot be removed.
@@ -368,9 +346,14 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(folder).is_ok_and(|data| data.is_dir()) {
         return remove_any(folder);
     }
-    remove_any(&folder.join(PARCEL))?;
-    // A parcel without it cannot be offered; that it is gone must not be forgotten before the rest is.
+    remove_marked(folder, PARCEL, || crash::at(Point::ParcelRemoved))
+}
+
+/// Removes a folder, first of all, durably, the file in it that says that it is whole: without that
+/// nobody takes what is left of it for all of it. `unmarked` is called between the two.
+fn remove_marked(folder: &Path, marker: &str, unmarked: impl FnOnce()) -> io::Result<()> {
+    remove_any(&folder.join(marker))?;
     sync_folder(folder)?;
-    crash::at(Point::ParcelRemoved);
+    unmarked();
     fs::remove_dir_all(folder)
 }

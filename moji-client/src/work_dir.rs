@@ -92,7 +92,7 @@ impl WorkDir {
                     tracing::info!("removing {}: it is not whole: {error:#}", left.display());
                 }
             }
-            fs::remove_dir_all(&left).with_context(|| format!("cannot remove {}", left.display()))?;
+            outbox::remove_slot(&left).with_context(|| format!("cannot remove {}", left.display()))?;
         }
         Ok(())
     }

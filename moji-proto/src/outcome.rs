@@ -94,7 +94,9 @@ impl Outcome {
 /// that it can be shown on a terminal and stand in a log.
 pub fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for c in text.trim_start_matches(|c: char| c.is_control() || c.is_whitespace()).chars().map(plain_char) {
+    // Made plain first: what hides text counts as space at both ends.
+    let plain = text.chars().map(plain_char).skip_while(|c| c.is_whitespace());
+    for c in plain {
         if line.len() + c.len_utf8() > REASON_MAX {
             break;
         }
@@ -159,6 +161,7 @@ mod tests {
         assert!(reason.len() <= REASON_MAX && !reason.contains(char::is_control));
         assert_eq!(missing, vec!["a b"; MISSING_MAX]);
     }
+
     #[test]
     fn no_text_moves_what_stands_beside_it() {
         let hostile = "a\u{1b}]0;b\u{7}\u{9b}2J\r\n\u{85}\u{202e}\u{2066}\u{200f}\u{61c}\u{feff}\u{e0041}\u{2028}z\u{0}";
@@ -168,5 +171,14 @@ mod tests {
         }
         let longer = "\u{e4} ".repeat(REASON_MAX);
         assert_eq!(plain(&longer), longer);
+    }
+
+    #[test]
+    fn one_line_stays_as_it_is() {
+        for text in ["\u{202e} zlib\u{2066}", "\u{2069}\u{1b}a\u{202a}b", "\u{2028}", " plain "] {
+            let line = one_line(text);
+            assert_eq!(one_line(&line), line, "{text:?}");
+        }
+        assert_eq!(one_line("\u{202e}zlib"), "zlib");
     }
 }

@@ -1,29 +1,19 @@
 //! Commits in real folders with hand-made results, and what is left when one breaks off.
 
 use super::*;
-use crate::folders::FoldersLock;
+use crate::folders::testing::TempFolders;
 use crate::left_behind::take_over;
 use crate::scheduler::{LeaseState, SessionId};
 use crate::source::{QueuedSrpm, SrpmHeader};
 use moji_proto::AttemptId;
 
 struct Farm {
-    folders: Folders,
-    _lock: FoldersLock,
-    _at: tempfile::TempDir,
+    folders: TempFolders,
 }
 
 impl Farm {
     fn new() -> Self {
-        let at = tempfile::tempdir().unwrap();
-        let mut folders = Folders {
-            source: at.path().join("source"),
-            working: at.path().join("working"),
-            finished: at.path().join("finished"),
-            repo: at.path().join("repo"),
-        };
-        let lock = folders.prepare().unwrap();
-        Self { folders, _lock: lock, _at: at }
+        Self { folders: TempFolders::new() }
     }
 
     /// An attempt whose results are in staging: one RPM and one log that name the attempt.

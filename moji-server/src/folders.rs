@@ -376,6 +376,9 @@ fn not_writable(name: &str, path: &Path) -> String {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

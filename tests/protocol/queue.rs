@@ -144,3 +144,21 @@ async fn a_broken_srpm_that_cannot_be_moved_is_moved_when_it_can() -> Result {
     assert_eq!(builder.lease(0).await?.srpm.as_str(), "good-1-1.src.rpm");
     Ok(())
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_replaces_a_broken_srpm_that_cannot_be_moved_is_built() -> Result {
+    let site = Site::new()?;
+    site.put("mended-1-1.src.rpm", b"this is no RPM at all")?;
+    let blocked = site.folders.finished.join("mended-1-1.src.rpm");
+    std::fs::create_dir_all(&blocked)?;
+    let server = TestServer::start(site, |_| {});
+    sleep(Duration::from_secs(60)).await;
+    server.site.put("mended-1-1.src.rpm", &srpm("mended", "1", "1", 900))?;
+    sleep(Duration::from_secs(60)).await;
+    std::fs::remove_dir(&blocked)?;
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(server.site.source(), ["mended-1-1.src.rpm"]);
+    let mut builder = server.builder("worker", &["f43"], 1).await?;
+    assert_eq!(builder.lease(0).await?.srpm.as_str(), "mended-1-1.src.rpm");
+    Ok(())
+}

@@ -45,6 +45,8 @@
 //!   nobody: whatever kills every build there should get the builder suspended.
 
 mod build_log;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub(in crate::mock) mod text;
 
 use moji_proto::outcome::{FailureKind, Outcome, one_line};

@@ -1,16 +1,16 @@
 use super::*;
 
 /// The folders of one attempt that has just been built.
-struct Built {
+pub(super) struct Built {
     at: tempfile::TempDir,
-    resultdir: PathBuf,
+    pub(super) resultdir: PathBuf,
     mock_log: PathBuf,
-    outbox: PathBuf,
+    pub(super) outbox: PathBuf,
 }
 
-const ATTEMPT: AttemptId = AttemptId { boot: 0xb007, serial: 31 };
+pub(super) const ATTEMPT: AttemptId = AttemptId { boot: 0xb007, serial: 31 };
 
-fn finished() -> Finished {
+pub(super) fn finished() -> Finished {
     Finished {
         attempt: ATTEMPT,
         srpm: "a-1-1.src.rpm".parse().unwrap(),
@@ -22,7 +22,7 @@ fn finished() -> Finished {
 }
 
 impl Built {
-    fn with(files: &[(&str, &[u8])]) -> Self {
+    pub(super) fn with(files: &[(&str, &[u8])]) -> Self {
         let at = tempfile::tempdir().unwrap();
         let (resultdir, mock_log) = (at.path().join("slot/result"), at.path().join("slot/mock.log"));
         fs::create_dir_all(&resultdir).unwrap();
@@ -32,6 +32,10 @@ impl Built {
         fs::write(&mock_log, "INFO").unwrap();
         let outbox = at.path().join("outbox");
         Self { at, resultdir, mock_log, outbox }
+    }
+
+    pub(super) fn slot(&self) -> &Path {
+        self.resultdir.parent().unwrap()
     }
 
     fn folder(&self) -> PathBuf {

@@ -1,6 +1,5 @@
 //! Carries out what the agent has decided.
 
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -93,7 +92,7 @@ impl<C: Connector> Client<C> {
         self.jobs.spawn(async move {
             // A panic in a job is trouble of this machine, and its slot goes on.
             let ended = AbortOnDropHandle::new(tokio::spawn(job.run())).await;
-            remove(folder, |folder| fs::remove_dir_all(folder)).await;
+            remove(folder, outbox::remove_slot).await;
             crash::at(Point::SlotRemoved);
             (slot, ended.unwrap_or_else(|_| End::Trouble(anyhow!("internal error of the builder"))))
         });

@@ -51,8 +51,6 @@ impl Farm {
                     );
                     self.ended(lease, ending, is_held).await;
                 }
-                // Of an SRPM that is about to be held the logs are still wanted.
-                Effect::Forget(_) if todo.iter().any(|effect| matches!(effect, Effect::Hold { .. })) => {}
                 Effect::Forget(attempt) => {
                     self.staged.values_mut().for_each(|attempts| _ = attempts.remove(&attempt));
                     self.forget([attempt]).await;

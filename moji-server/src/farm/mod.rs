@@ -318,7 +318,13 @@ impl Farm {
                     self.move_to_source(key).await;
                 }
                 Trouble::Requeue(_) => {}
-                Trouble::Refuse(key, refusal) => self.move_to_finished(key, refusal).await,
+                Trouble::Refuse(key, refusal) => {
+                    // What has taken its place meanwhile was not refused, nor was what is leased.
+                    let is_there = exists(self.folders.source.join(key.path())).await;
+                    if is_there && !self.scheduler.is_queued(&key) {
+                        self.move_to_finished(key, refusal).await;
+                    }
+                }
                 Trouble::Hold(lease, reason, attempts) => self.hold(*lease, reason, attempts).await,
                 Trouble::Claim(wanted) => self.claims.add(wanted),
             }

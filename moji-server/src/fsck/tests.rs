@@ -13,7 +13,8 @@ use rusqlite::Connection;
 use super::*;
 use crate::BuildKey;
 use crate::commit::RESULTS;
-use crate::folders::{Claim, FoldersLock};
+use crate::folders::Claim;
+use crate::folders::testing::TempFolders;
 use crate::history;
 use crate::history::{AttemptEnd, Ending, Entry, Leased, Srpm};
 use crate::lease_record::{FileIdentity, LeaseRecord};
@@ -70,22 +71,12 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
 
 /// `a` has succeeded, `f43/b` too, `c` has failed. All agrees.
 struct Farm {
-    folders: Folders,
-    _lock: FoldersLock,
-    _at: tempfile::TempDir,
+    folders: TempFolders,
 }
 
 impl Farm {
     fn new() -> Self {
-        let at = tempfile::tempdir().unwrap();
-        let mut folders = Folders {
-            source: at.path().join("source"),
-            working: at.path().join("working"),
-            finished: at.path().join("finished"),
-            repo: at.path().join("repo"),
-        };
-        let lock = folders.prepare().unwrap();
-        let farm = Self { folders, _lock: lock, _at: at };
+        let farm = Self { folders: TempFolders::new() };
         metadata::make_repository(&farm.folders.repo.join("f43")).unwrap();
         farm.finish("a", 1, Outcome::Succeeded, &[("build.log", b"log"), ("a-1-1.noarch.rpm", &rpm("a"))]);
         farm.finish("f43/b", 2, Outcome::Succeeded, &[("b-1-1.noarch.rpm", &rpm("b"))]);
@@ -169,7 +160,7 @@ impl Farm {
             }
         }
         let mut content = BTreeMap::new();
-        let Folders { source, working, finished, repo } = &self.folders;
+        let Folders { source, working, finished, repo } = &*self.folders;
         for folder in [source, working, finished, repo] {
             walk(folder, &mut content);
         }
@@ -508,10 +499,10 @@ fn what_settles_meanwhile_is_not_said() {
 
 #[test]
 fn a_server_is_seen_by_its_lock() {
-    let Farm { folders, _lock: lock, _at: at } = Farm::new();
+    let Farm { mut folders } = Farm::new();
     let claim = |folders: &Folders| folders.clone().claim().unwrap();
     assert!(matches!(claim(&folders), Claim::Server));
-    drop(lock);
+    folders.unlock();
     let ours = claim(&folders);
     assert!(matches!(ours, Claim::Ours(_)));
     assert!(folders.clone().prepare().unwrap_err().to_string().contains("another moji-server"));
@@ -519,5 +510,4 @@ fn a_server_is_seen_by_its_lock() {
     fs::remove_dir_all(folders.private()).unwrap();
     let error = folders.clone().claim().unwrap_err().to_string();
     assert!(error.contains("has a moji-server used these folders"), "{error}");
-    drop(at);
 }

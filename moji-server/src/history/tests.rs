@@ -18,7 +18,7 @@ use super::schema;
 use super::sqlite::SqliteStore;
 use super::store::Store as _;
 use crate::BuildKey;
-use crate::folders::{Folders, FoldersLock};
+use crate::folders::testing::TempFolders;
 use crate::record::{AttemptRecord, BuildRecord, FORMAT};
 
 /// Seconds since 1970.
@@ -127,22 +127,12 @@ fn content(connection: &Connection) -> Vec<String> {
 }
 
 struct Farm {
-    folders: Folders,
-    _lock: FoldersLock,
-    _at: tempfile::TempDir,
+    folders: TempFolders,
 }
 
 impl Farm {
     fn new() -> Self {
-        let at = tempfile::tempdir().unwrap();
-        let mut folders = Folders {
-            source: at.path().join("source"),
-            working: at.path().join("working"),
-            finished: at.path().join("finished"),
-            repo: at.path().join("repo"),
-        };
-        let lock = folders.prepare().unwrap();
-        Self { folders, _lock: lock, _at: at }
+        Self { folders: TempFolders::new() }
     }
 
     fn path(&self) -> PathBuf {

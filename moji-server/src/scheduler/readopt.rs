@@ -23,8 +23,11 @@ impl Scheduler {
             return Vec::new();
         };
         let mut forgotten = Vec::new();
-        for lease in self.leases.values().filter(|lease| lease.builder == name && lease.slot == Some(slot)) {
+        for lease in self.leases.values() {
+            // The state first: this runs at every Ask, and hardly any lease is orphaned.
             if let LeaseState::Orphaned { is_loss, .. } = lease.state
+                && lease.slot == Some(slot)
+                && lease.builder == name
                 && !self.reserved.contains_key(&lease.srpm.key)
             {
                 forgotten.push((lease.attempt, is_loss));

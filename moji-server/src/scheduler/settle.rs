@@ -4,6 +4,7 @@ use moji_proto::{AttemptId, FailureKind, Outcome};
 
 use super::{Effect, Ending, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
 use crate::BuildKey;
+
 impl Scheduler {
     pub(super) fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
         self.builders.remove(&session);
@@ -208,7 +209,8 @@ impl Scheduler {
             effects.extend(self.drop_lease(attempt));
             effects.extend(self.decide_between(&rivals));
         } else if let Some(reason) = self.blame.verdict(&key) {
-            effects.extend(self.blame.forgive(&key).into_iter().map(Effect::Forget));
+            // Their logs may be all that is left of it: they go when it is held.
+            self.blame.forgive(&key);
             effects.push(Effect::Hold { lease, reason });
             effects.extend(self.drop_lease(attempt));
         } else {

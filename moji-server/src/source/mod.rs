@@ -10,6 +10,8 @@
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.
 
 mod folder;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod glob;
 mod hints;
 mod intake;

@@ -76,7 +76,7 @@ pub(super) struct World {
     /// Slots that have asked and got no answer.
     pub(super) asking: BTreeSet<(SessionId, u16)>,
     pub(super) memories: BTreeMap<AttemptId, Memory>,
-    given: BTreeSet<AttemptId>,
+    given: BTreeMap<AttemptId, BuildKey>,
     pub(super) committing: BTreeMap<AttemptId, Lease>,
     published: BTreeSet<AttemptId>,
     pub(super) accepted: BTreeSet<AttemptId>,
@@ -103,7 +103,7 @@ impl World {
             doomed: BTreeSet::new(),
             asking: BTreeSet::new(),
             memories: BTreeMap::new(),
-            given: BTreeSet::new(),
+            given: BTreeMap::new(),
             committing: BTreeMap::new(),
             published: BTreeSet::new(),
             accepted: BTreeSet::new(),
@@ -122,6 +122,7 @@ impl World {
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
         let mut todo = VecDeque::from(effects);
+        let mut forgotten = Vec::new();
         while let Some(effect) = todo.pop_front() {
             match effect {
                 Effect::Lease(lease) => {
@@ -154,6 +155,11 @@ impl World {
                     self.committing.insert(lease.attempt, lease);
                 }
                 Effect::Hold { lease, reason } => {
+                    assert!(
+                        !forgotten.contains(&lease.srpm.key),
+                        "logs of {} are gone before it is held",
+                        lease.srpm.key
+                    );
                     assert!(
                         self.working.remove(&lease.srpm.key).is_some(),
                         "{:?} is nowhere",
@@ -194,7 +200,7 @@ impl World {
                 Effect::Ended { ending, lease } => {
                     assert_eq!(ending == Ending::Published, self.published.contains(&lease.attempt));
                 }
-                Effect::Forget(_) => {}
+                Effect::Forget(attempt) => forgotten.extend(self.given.get(&attempt).cloned()),
             }
         }
     }
@@ -212,7 +218,7 @@ impl World {
         assert!(builder.targets.contains(&lease.target) && builder.id == lease.builder);
         assert!(key.target.is_none() || key.target.as_ref() == Some(&lease.target));
         assert_eq!(self.scheduler.blame.verdict(&key), None, "{key} is given out once more");
-        assert!(self.given.insert(lease.attempt), "an attempt's id was used twice");
+        assert!(self.given.insert(lease.attempt, key.clone()).is_none(), "an attempt's id was used twice");
         assert_eq!(self.scheduler.holders(&key).count(), 1, "{key} is leased twice");
         assert!(!self.reserved.contains(&key), "{key} is another's, perhaps");
         let memory = Memory {
