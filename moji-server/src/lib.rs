@@ -23,6 +23,7 @@ pub mod run;
 pub mod scheduler;
 pub mod session;
 pub mod source;
+pub mod verify;
 mod working;
 
 pub use accept::Listener;
