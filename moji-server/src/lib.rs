@@ -3,6 +3,7 @@
 
 mod accept;
 pub mod build_key;
+pub mod catalogue;
 pub mod commit;
 pub mod crash;
 pub mod durable;
@@ -16,6 +17,7 @@ pub mod left_behind;
 pub mod log;
 pub mod metadata;
 pub mod options;
+pub mod quarantine;
 pub mod record;
 pub mod room;
 mod rpm_file;

@@ -11,11 +11,13 @@ use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::{Listener, accept};
+use crate::catalogue::Catalogue;
 use crate::farm::{Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
 use crate::left_behind::take_over;
 use crate::metadata::{self, Metadata, MetadataConfig};
+use crate::quarantine;
 use crate::room::FreeSpace;
 use crate::session::SessionConfig;
 use crate::source::{self, SourceConfig};
@@ -64,12 +66,13 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let prepared = spawn_blocking(move || {
         let lock = folders.prepare()?;
         let mut left = take_over(&folders)?;
+        let catalogue = Catalogue::read(&folders).context("cannot read REPO")?;
         let (history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
         left.tries = tries;
-        anyhow::Ok((lock, folders, left, history))
+        anyhow::Ok((lock, folders, left, catalogue, history))
     });
-    let (lock, folders, left, history) = prepared.await??;
+    let (lock, folders, left, catalogue, history) = prepared.await??;
     let folders = Arc::new(folders);
 
     let (source_tx, source) = mpsc::channel(CHANNEL);
@@ -90,6 +93,9 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         min_free: config.min_free,
         free_space: config.free_space.clone(),
         history: history.recorder(),
+        catalogue,
+        quarantine_attempts: quarantine::ATTEMPTS,
+        quarantine_bytes: quarantine::BYTES,
     };
     let farm = Farm::new(farm_config, watch);
     let sessions_config = session_config(&config, &folders).await?;
