@@ -211,6 +211,7 @@ mod tests {
     use crate::scheduler::{LeaseState, SessionId};
     use crate::source::{QueuedSrpm, SrpmHeader};
     use moji_proto::Outcome;
+    use std::slice::from_ref;
 
     fn folders(at: &Path) -> Folders {
         let folder = |name: &str| {
@@ -301,17 +302,17 @@ mod tests {
         let [first, second, third] = [(1, "a-1-1", None), (2, "b-1-1", None), (3, "c-1-1", Some("f43"))]
             .map(|(n, nvr, target)| lease(n, nvr, target));
         let [mine, other] = [rpm("x.rpm", "mine"), rpm("x.rpm", "another")];
-        catalogue.reserve(&folders, &first, &[mine.clone()]).unwrap();
+        catalogue.reserve(&folders, &first, from_ref(&mine)).unwrap();
         let busy = catalogue.reserve(&folders, &second, &[rpm("y.rpm", "y"), other.clone()]).unwrap_err();
         assert_eq!(busy.attempt, first.attempt);
         // Nothing of it was reserved, and other repositories, the same bytes and a second try are no matter.
         catalogue.reserve(&folders, &first, &[mine.clone(), rpm("y.rpm", "mine")]).unwrap();
-        catalogue.reserve(&folders, &third, &[other.clone()]).unwrap();
-        catalogue.reserve(&folders, &second, &[mine.clone()]).unwrap();
+        catalogue.reserve(&folders, &third, from_ref(&other)).unwrap();
+        catalogue.reserve(&folders, &second, from_ref(&mine)).unwrap();
         catalogue.settled(&second, None);
         // The first one comes to nothing.
         catalogue.settled(&first, None);
-        assert_eq!(catalogue.reserve(&folders, &second, &[other.clone()]).unwrap(), []);
+        assert_eq!(catalogue.reserve(&folders, &second, from_ref(&other)).unwrap(), []);
         // The second one is published.
         put(&folders, "b-1-1/x.rpm", "another");
         catalogue.settled(&second, Some(&record(&[other])));
