@@ -114,7 +114,7 @@ async fn nothing_of_it_is_published_and_another_builder_builds_it() -> Result {
         assert!(content_of(&server.site.folders.repo) == before, "{n}: REPO was touched");
         // All that was sent is kept.
         let record = refused(&server.site, attempt);
-        assert_eq!((record.reason, record.builder.as_str()), (reason, "liar"));
+        assert_eq!((record.reason, record.builder.name.as_str()), (reason, "liar"));
         assert_eq!(record.manifest.len(), files.len());
         for (name, content) in &files {
             assert!(fs::read(place(&server.site.folders, attempt).join(name))? == *content, "{n}: {name}");
