@@ -29,6 +29,8 @@ pub struct Delivery {
     pub manifest: Vec<ManifestEntry>,
     /// Digest of the SRPM that the builder got.
     pub srpm_sha256: Option<Sha256>,
+    /// What its builder says that its machine is (`uname -m`).
+    pub machine: String,
     /// When the lease began.
     pub leased_at: Timestamp,
     /// When all results were here.
@@ -136,6 +138,12 @@ pub fn commit(
     let _ = fs::remove_dir_all(folders.attempt(lease.attempt));
     passed(Step::Cleared);
     Ok(Published { record, folder: place.folder })
+}
+
+/// Whether an earlier try of a commit came as far as REPO.
+pub fn is_published(folders: &Folders, lease: &Lease) -> bool {
+    let place = Place::choose(folders.published(&lease.srpm.key, &lease.srpm.header.nvr), lease);
+    read_record(&place.folder).is_some_and(|record| record.is_of(lease))
 }
 
 /// Does the rest of a commit that a server began which has ended: its results are published, and

@@ -54,6 +54,7 @@ impl Farm {
         let delivery = Delivery {
             manifest: manifest.into(),
             srpm_sha256: Some(Sha256::of(b"srpm")),
+            machine: "x86_64".into(),
             leased_at: Timestamp::UNIX_EPOCH,
             delivered_at: Timestamp::UNIX_EPOCH,
             held: None,

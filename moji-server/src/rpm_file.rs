@@ -1,6 +1,7 @@
 //! The outline of an RPM file: where its two headers lie, and how long it says that it is.
 //!
-//! It reads some hundred bytes to some KiB, whatever the file claims, and allocates nothing. It
+//! The outline reads some hundred bytes to some KiB, whatever the file claims, and allocates nothing;
+//! [`Header::check`] then says whether what is in a header may be handed to the `rpm` crate. It
 //! deliberately does not know what is in the headers beyond lengths, nor what a file that is too
 //! short or too long means to its caller. The format:
 //! <https://rpm-software-management.github.io/rpm/manual/format_v4.html> and `format_v6.html` there.
@@ -13,7 +14,9 @@ const LEAD_MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
 const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
 /// Magic, reserved bytes, number of index entries, size of the data.
 const INTRO: u64 = 16;
-pub(crate) const INDEX_ENTRY: u64 = 16;
+const INDEX_ENTRY: u64 = 16;
+/// Most bytes of lead and headers that are read. The header of a kernel SRPM has 0.5 MB.
+pub(crate) const MAX_HEAD: u64 = 64 << 20;
 /// rpm's own bounds: `HEADER_TAGS_MAX`, and `HEADER_DATA_MAX` (256 MiB; nothing of that size is read).
 const ENTRIES_MAX: u32 = 0xffff;
 const DATA_MAX: u32 = 0x0fff_ffff;
@@ -86,8 +89,8 @@ pub(crate) struct Header {
     /// For messages: which of the two it is.
     what: &'static str,
     at: u64,
-    pub(crate) index: u64,
-    pub(crate) data: u64,
+    index: u64,
+    data: u64,
     pub(crate) end: u64,
 }
 
@@ -134,6 +137,67 @@ impl Header {
         }
         Ok(None)
     }
+}
+
+impl Header {
+    /// Whether every entry lies within the data, and all together are not more than the data: entries
+    /// over the same bytes would make a small file take gigabytes of memory. `head` is the file's
+    /// beginning up to the end of this header.
+    pub(crate) fn check(&self, head: &[u8]) -> Result<(), Stop> {
+        let part = |from: u64, to: u64| head.get(from as usize..to as usize).ok_or(Stop::Ends);
+        let (index, data) = (part(self.index, self.data)?, part(self.data, self.end)?);
+        let mut total = 0_usize;
+        for entry in index.chunks_exact(INDEX_ENTRY as usize) {
+            let (kind, offset, count) = (word(entry, 4), word(entry, 8), word(entry, 12));
+            let Some(rest) = data.get(offset..) else {
+                return Err(self.malformed("an entry lies outside"));
+            };
+            let size = match kind {
+                0 => Some(0),
+                1 | 2 | 7 => Some(count),
+                3 => count.checked_mul(2),
+                4 => count.checked_mul(4),
+                5 => count.checked_mul(8),
+                6 if count != 1 => None,
+                6 | 8 | 9 => strings(rest, count),
+                _ => return Err(self.malformed("an entry has an unknown type")),
+            };
+            let Some(size) = size.filter(|size| *size <= rest.len()) else {
+                return Err(self.malformed("an entry ends outside"));
+            };
+            total = total.saturating_add(size);
+            if total > data.len() {
+                return Err(self.malformed("an entry overlaps another"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether each tag has one entry: with two, programs that read the file may take either.
+    pub(crate) fn check_once(&self, head: &[u8]) -> Result<(), Stop> {
+        let index = head.get(self.index as usize..self.data as usize).ok_or(Stop::Ends)?;
+        let mut tags: Vec<_> = index.chunks_exact(INDEX_ENTRY as usize).map(|entry| word(entry, 0)).collect();
+        tags.sort_unstable();
+        match tags.is_sorted_by(|tag, next| tag < next) {
+            true => Ok(()),
+            false => Err(self.malformed("a tag has two entries")),
+        }
+    }
+}
+
+/// Size of `count` strings that end with a NUL each.
+fn strings(bytes: &[u8], count: usize) -> Option<usize> {
+    let mut size = 0;
+    for _ in 0..count {
+        size += bytes.get(size..)?.iter().position(|b| *b == 0)? + 1;
+    }
+    Some(size)
+}
+
+/// The big-endian 32 bit number at `at`; 0 when it is not there, which no caller lets happen.
+fn word(bytes: &[u8], at: usize) -> usize {
+    let word = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
+    word.unwrap_or(0) as usize
 }
 
 /// At most four big-endian words.

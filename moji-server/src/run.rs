@@ -13,11 +13,13 @@ use crate::accept::{Listener, accept};
 use crate::access::credentials::Credentials;
 use crate::access::identity::Identity;
 use crate::access::{self, Access};
+use crate::catalogue::Catalogue;
 use crate::farm::{Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
 use crate::left_behind::take_over;
 use crate::metadata::{self, Metadata, MetadataConfig};
+use crate::quarantine;
 use crate::room::FreeSpace;
 use crate::session::SessionConfig;
 use crate::source::{self, SourceConfig};
@@ -69,15 +71,16 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let prepared = spawn_blocking(move || {
         let lock = folders.prepare()?;
         let mut left = take_over(&folders)?;
+        let catalogue = Catalogue::read(&folders).context("cannot read REPO")?;
         let (history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
         left.tries = tries;
         let private = folders.private();
         let identity = Identity::load_or_make(&private)?;
         let credentials = Credentials::read(&private)?;
-        anyhow::Ok((lock, folders, left, history, identity, credentials))
+        anyhow::Ok((lock, folders, left, catalogue, history, identity, credentials))
     });
-    let (lock, folders, left, history, identity, credentials) = prepared.await??;
+    let (lock, folders, left, catalogue, history, identity, credentials) = prepared.await??;
     let folders = Arc::new(folders);
 
     let (source_tx, source) = mpsc::channel(CHANNEL);
@@ -98,6 +101,9 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         min_free: config.min_free,
         free_space: config.free_space.clone(),
         history: history.recorder(),
+        catalogue,
+        quarantine_attempts: quarantine::ATTEMPTS,
+        quarantine_bytes: quarantine::BYTES,
     };
     let farm = Farm::new(farm_config, watch);
     match config.plaintext {

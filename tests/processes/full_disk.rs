@@ -90,7 +90,9 @@ fn deliver(folders: &Folders, serial: u64) -> (Lease, Delivery) {
         ManifestEntry { name: name.parse().unwrap(), size, sha256 }
     });
     let [leased_at, delivered_at] = [jiff_epoch(), jiff_epoch()];
-    (lease, Delivery { manifest: manifest.into(), srpm_sha256: None, leased_at, delivered_at, held: None })
+    let machine = String::new();
+    let manifest = manifest.into();
+    (lease, Delivery { manifest, srpm_sha256: None, machine, leased_at, delivered_at, held: None })
 }
 
 fn jiff_epoch() -> jiff::Timestamp {

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use moji_proto::{AttemptId, FailureKind, Outcome, Phase, ToBuilder, ToServer};
-use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer};
+use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, built};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Result;
@@ -154,10 +154,11 @@ async fn a_package_that_kills_builders_kills_three() -> Result {
     fs::rename(server.site.folders.finished.join(srpm), server.site.folders.source.join(srpm))?;
     let assignment = next.assignment().await?;
     next.whole(assignment.stream).await?;
-    next.deliver(assignment.attempt, Outcome::Succeeded, &[("poison-1-1.noarch.rpm", b"x")]).await?;
+    next.deliver(assignment.attempt, Outcome::Succeeded, &[("poison-1-1.src.rpm", &built("poison", b"x"))])
+        .await?;
     assert_eq!(next.word().await?, ToBuilder::Accepted { attempt: assignment.attempt });
     assert_eq!(held_record(&server.site, "poison"), None);
-    assert_eq!(server.site.published("poison-1-1"), ["build.json", "poison-1-1.noarch.rpm"]);
+    assert_eq!(server.site.published("poison-1-1"), ["build.json", "poison-1-1.src.rpm"]);
     Ok(())
 }
 
@@ -209,7 +210,7 @@ async fn a_held_srpm_leaves_a_good_result_alone() -> Result {
     }
     is_held(&server, "good").await?;
     assert_eq!(server.site.record("good-1-1"), before);
-    assert_eq!(server.site.published("good-1-1"), ["build.json", "good-1-1.noarch.rpm"]);
+    assert_eq!(server.site.published("good-1-1"), ["build.json", "good-1-1.src.rpm"]);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moji_proto::frame::{self, Kind};
 use moji_proto::{AttemptId, LogFile, ManifestEntry, Outcome, Sha256, ToBuilder, ToServer, encoding};
-use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, manifest, names_in, rpm};
+use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, built, manifest, names_in, srpm};
 
 use super::Result;
 
@@ -42,7 +42,7 @@ async fn rejected(builder: &mut ScriptedBuilder, attempt: AttemptId) -> anyhow::
 #[tokio::test(start_paused = true)]
 async fn wrong_digests_are_rejected_three_times_and_then_the_lease_ends() -> Result {
     let (server, mut builder, attempt) = leased("damaged").await?;
-    let mut listed = manifest(&[("damaged-1-1.noarch.rpm", b"what was built")])?;
+    let mut listed = manifest(&[("damaged-1-1.src.rpm", &built("damaged", b"what was built"))])?;
     listed[0].sha256 = Sha256::of(b"something else");
     for again in [true, true, false] {
         // A cut in between does not count.
@@ -52,7 +52,7 @@ async fn wrong_digests_are_rejected_three_times_and_then_the_lease_ends() -> Res
         let stream = builder.deliver_open(attempt, Outcome::Succeeded, &listed, b"what was built").await?;
         builder.end(stream, None).await?;
         let (reason, is_again) = rejected(&mut builder, attempt).await?;
-        assert!(reason.contains("damaged-1-1.noarch.rpm") && is_again == again, "{reason}");
+        assert!(reason.contains("damaged-1-1.src.rpm") && is_again == again, "{reason}");
     }
     came_to_nothing(&server, "damaged").await?;
     builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
@@ -63,14 +63,14 @@ async fn wrong_digests_are_rejected_three_times_and_then_the_lease_ends() -> Res
 #[tokio::test(start_paused = true)]
 async fn a_second_delivery_that_is_right_is_accepted() -> Result {
     let (server, mut builder, attempt) = leased("second-try").await?;
-    let rpm = rpm("second-try", "1", "1", "second-try-1-1.src.rpm", 400_000);
-    let files = [("second-try-1-1.noarch.rpm", &rpm[..])];
+    let rpm = srpm("second-try", "1", "1", 400_000);
+    let files = [("second-try-1-1.src.rpm", &rpm[..])];
     let stream = builder.deliver_open(attempt, Outcome::Succeeded, &manifest(&files)?, &rpm[..1000]).await?;
     builder.end(stream, None).await?;
     assert!(rejected(&mut builder, attempt).await?.1);
     builder.deliver(attempt, Outcome::Succeeded, &files).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
-    let published = server.site.folders.repo.join("second-try-1-1/second-try-1-1.noarch.rpm");
+    let published = server.site.folders.repo.join("second-try-1-1/second-try-1-1.src.rpm");
     assert!(std::fs::read(published)? == rpm, "other bytes were published");
     Ok(())
 }
@@ -159,10 +159,10 @@ async fn two_deliveries_at_a_time_close_the_connection() -> Result {
 #[tokio::test(start_paused = true)]
 async fn a_delivery_after_the_accepted_one_is_stale_and_changes_nothing() -> Result {
     let (server, mut builder, attempt) = leased("twice").await?;
-    builder.deliver(attempt, Outcome::Succeeded, &[("twice-1-1.noarch.rpm", b"first")]).await?;
+    builder.deliver(attempt, Outcome::Succeeded, &[("twice-1-1.src.rpm", &built("twice", b"first"))]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     let before = server.site.record("twice-1-1");
-    builder.deliver(attempt, Outcome::Succeeded, &[("twice-1-1.noarch.rpm", b"other")]).await?;
+    builder.deliver(attempt, Outcome::Succeeded, &[("twice-1-1.src.rpm", &built("twice", b"other"))]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Stale { attempt });
     assert_eq!(server.site.record("twice-1-1"), before);
     assert_eq!(server.site.finished(), ["twice-1-1.src.rpm"]);
@@ -198,7 +198,9 @@ async fn a_log_beyond_its_limit_is_cut_and_unwanted_and_costs_nothing_else() -> 
     // What was under way is dropped.
     builder.data(stream, &[b'y'; 500_000]).await?;
     builder.end(stream, None).await?;
-    builder.deliver(attempt, Outcome::Succeeded, &[("chatty-1-1.noarch.rpm", b"built")]).await?;
+    builder
+        .deliver(attempt, Outcome::Succeeded, &[("chatty-1-1.src.rpm", &built("chatty", b"built"))])
+        .await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     Ok(())
 }
@@ -229,9 +231,8 @@ async fn a_builder_that_stops_in_the_middle_of_its_manifest_is_given_up() -> Res
 #[tokio::test(start_paused = true)]
 async fn an_upload_goes_on_where_it_was_cut() -> Result {
     let (server, mut builder, attempt) = leased("cut").await?;
-    let rpm = rpm("cut", "1", "1", "cut-1-1.src.rpm", 700_000);
-    let files: [(&str, &[u8]); 3] =
-        [("build.log", b"built"), ("cut-1-1.noarch.rpm", &rpm), ("root.log", b"")];
+    let rpm = srpm("cut", "1", "1", 700_000);
+    let files: [(&str, &[u8]); 3] = [("build.log", b"built"), ("cut-1-1.src.rpm", &rpm), ("root.log", b"")];
     let listed = manifest(&files)?;
     let all = [b"built", &rpm[..]].concat();
     for (sent, have) in [(3, 0), (300_000, 3)] {
@@ -254,6 +255,6 @@ async fn an_upload_goes_on_where_it_was_cut() -> Result {
     builder.data(stream, &rpm).await?;
     builder.end(stream, None).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
-    assert_eq!(std::fs::read(server.site.folders.repo.join("cut-1-1/cut-1-1.noarch.rpm"))?, rpm);
+    assert_eq!(std::fs::read(server.site.folders.repo.join("cut-1-1/cut-1-1.src.rpm"))?, rpm);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moji_proto::{AttemptId, LogFile, Outcome, Phase, ToBuilder, ToServer};
-use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, rpm, srpm};
+use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, built, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Result;
@@ -82,8 +82,8 @@ async fn a_connection_cut_in_the_middle_of_an_srpm() -> Result {
 #[tokio::test(start_paused = true)]
 async fn a_connection_cut_in_the_middle_of_an_upload() -> Result {
     let (server, mut builder, attempt) = leased("upload", 10).await?;
-    let rpm = rpm("upload", "1", "1", "upload-1-1.src.rpm", 600_000);
-    let files = [("upload-1-1.noarch.rpm", &rpm[..]), ("build.log", b"built")];
+    let rpm = srpm("upload", "1", "1", 600_000);
+    let files = [("upload-1-1.src.rpm", &rpm[..]), ("build.log", b"built")];
     let manifest = moji_tests::support::simulated::manifest(&files)?;
     builder.deliver_open(attempt, Outcome::Succeeded, &manifest, &rpm[..500_000]).await?;
     server.until("some of it is staged", |site| !site.staged().is_empty()).await?;
@@ -97,8 +97,8 @@ async fn a_connection_cut_in_the_middle_of_an_upload() -> Result {
 async fn whoever_does_not_hold_an_attempt_is_told_that_it_is_stale() -> Result {
     let (server, mut builder, attempt) = leased("held", 10).await?;
     let mut thief = server.builder("thief", &["f43"], 1).await?;
-    let rpm = rpm("held", "1", "1", "held-1-1.src.rpm", 99);
-    thief.deliver(attempt, Outcome::Succeeded, &[("held-1-1.noarch.rpm", &rpm)]).await?;
+    let rpm = srpm("held", "1", "1", 99);
+    thief.deliver(attempt, Outcome::Succeeded, &[("held-1-1.src.rpm", &rpm)]).await?;
     assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
     thief.say(ToServer::Release { attempt, reason: "mine".into(), trouble: false }).await?;
     assert_eq!(thief.word().await?, ToBuilder::Stale { attempt });
@@ -110,7 +110,7 @@ async fn whoever_does_not_hold_an_attempt_is_told_that_it_is_stale() -> Result {
     thief.deliver(made_up, Outcome::Succeeded, &[]).await?;
     assert_eq!(thief.word().await?, ToBuilder::Stale { attempt: made_up });
     assert_eq!(server.site.published(""), Vec::<String>::new());
-    builder.deliver(attempt, Outcome::Succeeded, &[("held-1-1.noarch.rpm", &rpm)]).await?;
+    builder.deliver(attempt, Outcome::Succeeded, &[("held-1-1.src.rpm", &rpm)]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     let record = server.site.record("held-1-1").and_then(|record| record.attempt);
     assert_eq!(record.map(|attempt| attempt.builder.to_string()).as_deref(), Some("first"));
@@ -125,10 +125,10 @@ async fn a_builder_that_comes_back_late_finds_its_attempt_given_to_another() -> 
     let mut second = server.builder("second", &["f43"], 1).await?;
     let mut late = server.builder("first", &["f43"], 2).await?;
     let other = second.lease(0).await?.attempt;
-    let rpm = rpm("late", "1", "1", "late-1-1.src.rpm", 77);
-    late.deliver(attempt, Outcome::Succeeded, &[("late-1-1.noarch.rpm", &rpm)]).await?;
+    let rpm = srpm("late", "1", "1", 77);
+    late.deliver(attempt, Outcome::Succeeded, &[("late-1-1.src.rpm", &rpm)]).await?;
     assert_eq!(late.word().await?, ToBuilder::Stale { attempt });
-    second.deliver(other, Outcome::Succeeded, &[("late-1-1.noarch.rpm", &rpm)]).await?;
+    second.deliver(other, Outcome::Succeeded, &[("late-1-1.src.rpm", &rpm)]).await?;
     assert_eq!(second.word().await?, ToBuilder::Accepted { attempt: other });
     Ok(())
 }
@@ -179,7 +179,7 @@ async fn a_draining_builder_gets_nothing_more_but_may_finish() -> Result {
         );
         builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
     }
-    builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
+    builder.deliver(attempt, Outcome::Succeeded, &[("last-1-1.src.rpm", &built("last", b"built"))]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     assert_eq!(server.site.source(), ["too-late-1-1.src.rpm"]);
     Ok(())
@@ -279,12 +279,13 @@ async fn a_log_is_sent_once() -> Result {
 async fn a_slot_may_ask_when_its_results_are_announced() -> Result {
     let (server, mut builder, attempt) = leased("uploading", 10).await?;
     server.site.put_srpm("next")?;
-    let files = [("uploading-1-1.noarch.rpm", &b"what was built"[..])];
+    let rpm = built("uploading", b"what was built");
+    let files = [("uploading-1-1.src.rpm", &rpm[..])];
     let listed = moji_tests::support::simulated::manifest(&files)?;
-    let stream = builder.deliver_open(attempt, Outcome::Succeeded, &listed, b"what was").await?;
+    let stream = builder.deliver_open(attempt, Outcome::Succeeded, &listed, &rpm[..300]).await?;
     let next = builder.lease(0).await?;
     assert_eq!(next.srpm.as_str(), "next-1-1.src.rpm");
-    builder.data(stream, b" built").await?;
+    builder.data(stream, &rpm[300..]).await?;
     builder.end(stream, None).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     Ok(())

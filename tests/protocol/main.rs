@@ -11,6 +11,7 @@ mod leases;
 mod publishing;
 mod queue;
 mod readopting;
+mod refusing;
 mod restarting;
 mod returning;
 mod rivals;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moji_proto::{Outcome, Phase, ToBuilder, ToServer};
-use moji_tests::support::simulated::{Site, TestServer, srpm};
+use moji_tests::support::simulated::{Site, TestServer, built, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Result;
@@ -85,10 +85,10 @@ async fn srpms_of_a_target_go_only_to_its_builders_and_results_to_its_repository
     assert_eq!(assignment.target.as_str(), "f43-arm");
     assert_eq!(server.site.working(), ["f43-arm/aimed-1-1.src.rpm"]);
     let attempt = assignment.attempt;
-    fitting.deliver(attempt, Outcome::Succeeded, &[("aimed-1-1.noarch.rpm", b"built")]).await?;
+    fitting.deliver(attempt, Outcome::Succeeded, &[("aimed-1-1.src.rpm", &built("aimed", b"built"))]).await?;
     assert_eq!(fitting.word().await?, ToBuilder::Accepted { attempt });
     let site = &server.site;
-    assert_eq!(site.published("f43-arm/aimed-1-1"), ["aimed-1-1.noarch.rpm", "build.json"]);
+    assert_eq!(site.published("f43-arm/aimed-1-1"), ["aimed-1-1.src.rpm", "build.json"]);
     assert_eq!(site.published(""), ["f43-arm"]);
     assert!(site.folders.repo.join("f43-arm/repodata").is_dir(), "its RPMs would be in the metadata of REPO");
     assert_eq!(site.finished(), ["f43-arm/aimed-1-1.src.rpm"]);
@@ -121,7 +121,7 @@ async fn an_srpm_dropped_again_while_it_is_built_is_built_again() -> Result {
         builder.say(ToServer::Heartbeat { attempts: vec![(first.attempt, Phase::Building)] }).await?;
     }
     let attempt = first.attempt;
-    builder.deliver(attempt, Outcome::Succeeded, &[("again-1-1.noarch.rpm", b"built")]).await?;
+    builder.deliver(attempt, Outcome::Succeeded, &[("again-1-1.src.rpm", &built("again", b"built"))]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     let second = builder.assignment().await?;
     assert!(second.size > first.size && second.attempt != attempt, "{second:?}");

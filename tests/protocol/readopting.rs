@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use moji_proto::{AttemptId, HeldAttempt, LogFile, Outcome, Phase, Sha256, ToBuilder, ToServer, limits};
-use moji_tests::support::simulated::{rpm, srpm};
+use moji_tests::support::simulated::{built, srpm};
 use tokio::time::{sleep, timeout};
 
 use super::Result;
@@ -41,8 +41,8 @@ async fn after_the_grace_an_srpm_that_waits_is_taken_back_with_all_that_was_sent
     let (server, mut builder, given) = leased(&["late"], |_| {}).await?;
     let attempt = given.attempt;
     log(&server, &mut builder, attempt, 0, "half").await?;
-    let rpm = rpm("late", "1", "1", "late-1-1.src.rpm", 600_000);
-    let file = ("late-1-1.noarch.rpm", &rpm[..]);
+    let rpm = srpm("late", "1", "1", 600_000);
+    let file = ("late-1-1.src.rpm", &rpm[..]);
     cut_upload(&server, builder, attempt, file, 400_000).await?;
     server.until("queued again", |site| site.source() == ["late-1-1.src.rpm"]).await?;
     sleep(Duration::from_secs(3600)).await;
@@ -109,7 +109,11 @@ async fn the_word_that_was_lost_is_said_again() -> Result {
         let (server, mut builder, given) = leased(&["told"], |_| {}).await?;
         let attempt = given.attempt;
         builder
-            .deliver(attempt, outcome, &[("told-1-1.noarch.rpm", b"built"), ("build.log", b"log")])
+            .deliver(
+                attempt,
+                outcome,
+                &[("told-1-1.src.rpm", &built("told", b"built")), ("build.log", b"log")],
+            )
             .await?;
         server.until("published", |site| site.finished() == ["told-1-1.src.rpm"]).await?;
         drop(builder);

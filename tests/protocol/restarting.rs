@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use moji_proto::{AttemptId, HeldAttempt, LogFile, Sha256, ToBuilder, ToServer};
-use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, rpm};
+use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Result;
@@ -170,8 +170,8 @@ async fn a_commit_that_was_cut_is_finished_and_its_builder_told() -> Result {
 #[tokio::test(start_paused = true)]
 async fn results_that_a_cut_commit_has_put_aside_are_not_sent_again() -> Result {
     let (server, builder, given) = leased(&["aside"], patient).await?;
-    let rpm = rpm("aside", "1", "1", "aside-1-1.src.rpm", 300_000);
-    let file = ("aside-1-1.noarch.rpm", &rpm[..]);
+    let rpm = srpm("aside", "1", "1", 300_000);
+    let file = ("aside-1-1.src.rpm", &rpm[..]);
     cut_upload(&server, builder, given.attempt, file, rpm.len() - 1).await?;
     let site = server.stop().await?;
     let staging = site.folders.attempt(given.attempt);
@@ -183,7 +183,7 @@ async fn results_that_a_cut_commit_has_put_aside_are_not_sent_again() -> Result 
     resume(&mut builder, &given).await?;
     rest_of_upload(&mut builder, given.attempt, file, rpm.len() - 1).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt: given.attempt });
-    assert_eq!(server.site.published("aside-1-1"), ["aside-1-1.noarch.rpm", "build.json"]);
+    assert_eq!(server.site.published("aside-1-1"), ["aside-1-1.src.rpm", "build.json"]);
     Ok(())
 }
 
@@ -209,8 +209,8 @@ async fn fifty_uploads_go_on_where_they_were_when_the_server_is_restarted() -> R
     let mut cut = Vec::new();
     for (n, (name, mut builder)) in builders(&server, MANY).await?.into_iter().enumerate() {
         let given = lease(&mut builder).await?;
-        let content = rpm("many", "1", "1", given.held.srpm.as_str(), 90_000 + 1_000 * n);
-        let file = format!("{}.noarch.rpm", given.held.srpm.stem());
+        let file = given.held.srpm.to_string();
+        let content = srpm(file.trim_end_matches("-1-1.src.rpm"), "1", "1", 90_000 + 1_000 * n);
         let listed = moji_tests::support::simulated::manifest(&[(&file, &content)])?;
         let at = 20_000 + 777 * n;
         let outcome = moji_proto::Outcome::Succeeded;

@@ -6,7 +6,7 @@ use anyhow::bail;
 use moji_proto::{
     Assignment, AttemptId, HeldAttempt, LogFile, Outcome, Phase, Sha256, StreamMessage, ToBuilder, ToServer,
 };
-use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, srpm};
+use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, built, srpm};
 
 /// An attempt and all that its builder knows of it.
 #[derive(Debug, Clone)]
@@ -134,8 +134,9 @@ pub(crate) async fn deliver(
     given: &Given,
     content: &[u8],
 ) -> anyhow::Result<()> {
-    let name = format!("{}.noarch.rpm", given.held.srpm.stem());
-    builder.deliver(given.attempt, Outcome::Succeeded, &[(&name, content)]).await
+    let name = given.held.srpm.as_str();
+    let content = built(name.trim_end_matches("-1-1.src.rpm"), content);
+    builder.deliver(given.attempt, Outcome::Succeeded, &[(name, &content)]).await
 }
 
 /// Whose result is published.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use moji_proto::{Outcome, ToBuilder};
 use moji_server::room::FreeSpace;
+use moji_tests::support::simulated::built;
 use tokio::time::{Instant, timeout};
 
 use super::Result;
@@ -41,7 +42,7 @@ async fn without_room_nothing_is_handed_out() -> Result {
     assert!(timeout(Duration::from_secs(60), builder.word()).await.is_err(), "no room for that");
     // What is built already is still taken.
     let attempt = assignment.attempt;
-    builder.deliver(attempt, Outcome::Succeeded, &[("one-1-1.noarch.rpm", b"built")]).await?;
+    builder.deliver(attempt, Outcome::Succeeded, &[("one-1-1.src.rpm", &built("one", b"built"))]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     Ok(())
 }
@@ -52,14 +53,14 @@ async fn results_that_do_not_fit_are_not_begun() -> Result {
     let server = server(&["large"], |config| config.free_space = free_space)?;
     let mut builder = server.builder("first", &["f43"], 1).await?;
     let attempt = lease(&mut builder).await?.attempt;
-    let content = vec![b'x'; MB as usize];
-    let files = [("large-1-1.noarch.rpm", &content[..])];
+    let content = built("large", &vec![b'x'; MB as usize]);
+    let files = [("large-1-1.src.rpm", &content[..])];
     for _ in 0..5 {
         builder.deliver(attempt, Outcome::Succeeded, &files).await?;
         let ToBuilder::Rejected { again: true, reason, .. } = builder.word().await? else { panic!() };
         assert!(reason.contains("full") && reason.contains("1.0 MiB"), "{reason}");
     }
-    let staged = server.site.folders.attempt(attempt).join("results/large-1-1.noarch.rpm");
+    let staged = server.site.folders.attempt(attempt).join("results/large-1-1.src.rpm");
     assert_eq!(staged.metadata().map_or(0, |data| data.len()), 0);
     free.store(6 * MB, Ordering::SeqCst);
     builder.deliver(attempt, Outcome::Succeeded, &files).await?;

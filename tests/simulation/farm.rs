@@ -156,16 +156,20 @@ impl Worker {
             return Ok(Outcome::failed(FailureKind::Interrupted, "killed", Some(-9), Vec::new()));
         }
         if package.outcome.is_success() {
-            let binary = built(package);
-            fs::write(task.resultdir.join(format!("{}-1-1.noarch.rpm", package.name)), binary)?;
+            for (name, content) in built(package) {
+                fs::write(task.resultdir.join(name), content)?;
+            }
         }
         Ok(package.outcome.clone())
     }
 }
 
-/// The RPM that an honest builder makes.
-pub(crate) fn built(package: &Package) -> Vec<u8> {
-    rpm(&package.name, "1", "1", &format!("{}-1-1.src.rpm", package.name), package.payload / 2 + 50)
+/// The RPMs that an honest builder makes.
+pub(crate) fn built(package: &Package) -> [(String, Vec<u8>); 2] {
+    let Package { name, payload, .. } = package;
+    let source = format!("{name}-1-1.src.rpm");
+    let binary = rpm(name, "1", "1", &source, payload / 2 + 50);
+    [(format!("{name}-1-1.noarch.rpm"), binary), (source, srpm(name, "1", "1", payload / 3 + 20))]
 }
 
 impl Builder for Worker {

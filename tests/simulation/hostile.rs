@@ -59,7 +59,8 @@ async fn one(name: &str, act: Act, password: Option<&str>, random: &mut Random) 
     // Without work it leaves again: it must be gone when the faults end.
     let (mut peer, attempt) = tokio::time::timeout(Duration::from_secs(25), entered).await??;
     match act {
-        Act::Lie => match random.between(1, 4) {
+        Act::Lie => match random.between(1, 5) {
+            5 => nonsense(&mut peer, attempt).await,
             1 => wrong_digests(&mut peer, attempt).await,
             2 => foreign_attempts(&mut peer, attempt).await,
             3 => claim_of_others(&mut peer, attempt, random).await,
@@ -98,6 +99,19 @@ async fn wrong_digests(peer: &mut ScriptedBuilder<TcpStream>, attempt: AttemptId
         match peer.word().await? {
             ToBuilder::Rejected { again: true, .. } => {}
             ToBuilder::Rejected { .. } => return Ok(()),
+            ToBuilder::Accepted { attempt } => return Err(Believed(attempt).into()),
+            other => bail!("{other:?}"),
+        }
+    }
+}
+
+/// All digests are right, and the file is no RPM.
+async fn nonsense(peer: &mut ScriptedBuilder<TcpStream>, attempt: AttemptId) -> anyhow::Result<()> {
+    forge(peer, attempt).await?;
+    loop {
+        match peer.word().await? {
+            ToBuilder::Rejected { again: false, .. } => return Ok(()),
+            ToBuilder::Suspended { .. } => {}
             ToBuilder::Accepted { attempt } => return Err(Believed(attempt).into()),
             other => bail!("{other:?}"),
         }

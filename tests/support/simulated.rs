@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, bail};
-use moji_proto::Registration;
+use moji_proto::{Registration, Sha256};
 use moji_server::folders::Folders;
 use moji_server::record::BuildRecord;
 use moji_server::room::FreeSpace;
@@ -36,15 +36,41 @@ pub fn scratch() -> io::Result<TempDir> {
 
 /// An SRPM as far as its headers go, with `payload` bytes behind them.
 pub fn srpm(name: &str, version: &str, release: &str, payload: usize) -> Vec<u8> {
-    package(name, version, release, None, payload)
+    package("noarch", [name, version, release], None, &pattern(payload))
 }
 
 /// A binary RPM of the SRPM `source`, for `noarch`.
 pub fn rpm(name: &str, version: &str, release: &str, source: &str, payload: usize) -> Vec<u8> {
-    package(name, version, release, Some(source), payload)
+    rpm_for("noarch", name, version, release, source, payload)
 }
 
-fn package(name: &str, version: &str, release: &str, source: Option<&str>, payload: usize) -> Vec<u8> {
+/// The same for an architecture.
+pub fn rpm_for(
+    arch: &str,
+    name: &str,
+    version: &str,
+    release: &str,
+    source: &str,
+    payload: usize,
+) -> Vec<u8> {
+    package(arch, [name, version, release], Some(source), &pattern(payload))
+}
+
+/// The least that a build of [`Site::put_srpm`]'s `<name>-1-1.src.rpm` brings, under the same name: the
+/// SRPM, rebuilt. `content` tells one from another.
+pub fn built(name: &str, content: &[u8]) -> Vec<u8> {
+    package("noarch", [name, "1", "1"], None, content)
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    // No zeros: they have a meaning of their own at the start of a file.
+    let pattern: Vec<u8> = (1..=251).collect();
+    let mut bytes: Vec<u8> = pattern.iter().cycle().take(length % 251).copied().collect();
+    bytes.extend(pattern.repeat(length / 251));
+    bytes
+}
+
+fn package(arch: &str, [name, version, release]: [&str; 3], source: Option<&str>, payload: &[u8]) -> Vec<u8> {
     let text = |text: &str| (6, 1, [text.as_bytes(), b"\0"].concat());
     let mut entries = vec![
         (1000, text(name)),
@@ -52,25 +78,25 @@ fn package(name: &str, version: &str, release: &str, source: Option<&str>, paylo
         (1002, text(release)),
         (1004, (9, 1, b"a summary\0".to_vec())),
         (1009, (4, 1, 4711_u32.to_be_bytes().to_vec())),
-        (1022, text("noarch")),
+        (1022, text(arch)),
     ];
     match source {
         Some(source) => entries.push((1044, text(source))),
         None => entries.push((1106, (4, 1, 1_u32.to_be_bytes().to_vec()))),
     }
+    let digest = format!("{}\0", Sha256::of(payload)).into_bytes();
+    entries.push((5092, (8, 1, digest)));
     let header = section(&entries);
-    let size = (header.len() + payload) as u32;
+    let size = (header.len() + payload.len()) as u32;
+    let digest = text(&Sha256::of(&header).to_string());
     let mut bytes = vec![0xed, 0xab, 0xee, 0xdb, 3, 0, 0, u8::from(source.is_none())];
     bytes.resize(78, 0);
     bytes.extend([0, 5]);
     bytes.resize(96, 0);
-    bytes.extend(section(&[(1000, (4, 1, size.to_be_bytes().to_vec()))]));
+    bytes.extend(section(&[(273, digest), (1000, (4, 1, size.to_be_bytes().to_vec()))]));
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes.extend(header);
-    // No zeros: they have a meaning of their own at the start of a file.
-    let pattern: Vec<u8> = (1..=251).collect();
-    bytes.extend(pattern.iter().cycle().take(payload % 251));
-    bytes.extend(pattern.repeat(payload / 251));
+    bytes.extend(payload);
     bytes
 }
 

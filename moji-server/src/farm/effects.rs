@@ -56,6 +56,9 @@ impl Farm {
                     self.forget([attempt]).await;
                 }
                 Effect::Accept { session, attempt } => self.tell(session, SessionCommand::Accept(attempt)),
+                Effect::Reject { session, attempt, reason } => {
+                    self.tell(session, SessionCommand::Reject(attempt, reason));
+                }
                 Effect::Stale { session, attempt } => self.tell(session, SessionCommand::Stale(attempt)),
                 Effect::Cancel { session, attempt } => {
                     let reason = "the SRPM was taken out of WORKING".into();
@@ -121,8 +124,10 @@ impl Farm {
             Ending::Unclaimed => {
                 tracing::info!("{key}: {builder} did not come back with it after the restart")
             }
+            // Of what was refused it was said where it lies.
             Ending::Published
             | Ending::Superseded
+            | Ending::Rejected(_)
             | Ending::Failed(_)
             | Ending::Released { .. }
             | Ending::Cancelled => {}

@@ -8,6 +8,7 @@ mod claims;
 mod effects;
 mod moves;
 mod note;
+mod publishing;
 mod sessions;
 mod space;
 
@@ -18,15 +19,17 @@ use std::time::Duration;
 
 use moji_proto::AttemptId;
 use tokio::sync::mpsc;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::commit::{Delivery, Published, Refusal};
+use crate::catalogue::Catalogue;
+use crate::commit::{Delivery, Refusal};
 use crate::folders::Folders;
 use crate::history::Recorder;
 use crate::lease_record::LeaseRecord;
 use crate::left_behind::LeftBehind;
+use crate::quarantine;
 use crate::room::FreeSpace;
 use crate::scheduler::{Event, Lease, Moment, Scheduler, SessionId};
 use crate::session::{FromSession, SessionCommand};
@@ -35,6 +38,7 @@ use crate::working::WorkingWatch;
 use crate::{BuildKey, BuilderId};
 use claims::{Claims, WantedBack};
 use note::Note;
+use publishing::Publishing;
 use space::Space;
 
 /// How long publications that are under way may take when the server stops.
@@ -66,6 +70,12 @@ pub struct FarmConfig {
     pub free_space: FreeSpace,
     /// Who is told what happens.
     pub history: Recorder,
+    /// What is published already.
+    pub catalogue: Catalogue,
+    /// How many attempts with refused results are kept.
+    pub quarantine_attempts: usize,
+    /// How many bytes of them.
+    pub quarantine_bytes: u64,
 }
 
 /// The owner of the queue.
@@ -85,7 +95,7 @@ pub struct Farm {
     staged: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
     /// What was delivered and is not published yet.
     deliveries: BTreeMap<AttemptId, Delivery>,
-    commits: JoinSet<(AttemptId, anyhow::Result<Published>)>,
+    publishing: Publishing,
     claims: Claims,
     space: Space,
     working: WorkingWatch,
@@ -110,6 +120,7 @@ enum Trouble {
 /// A builder that is connected.
 struct Connected {
     name: BuilderId,
+    machine: String,
     commands: mpsc::Sender<SessionCommand>,
 }
 
@@ -137,7 +148,10 @@ impl Farm {
             given: BTreeMap::new(),
             staged: BTreeMap::new(),
             deliveries: BTreeMap::new(),
-            commits: JoinSet::new(),
+            publishing: Publishing::new(
+                config.catalogue,
+                quarantine::Bounds { attempts: config.quarantine_attempts, bytes: config.quarantine_bytes },
+            ),
             claims: Claims::default(),
             space: Space::new(config.min_free, config.free_space),
             working,
@@ -171,7 +185,7 @@ impl Farm {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                Some(ended) = self.commits.join_next() => self.on_commit(ended).await,
+                Some(ended) = self.publishing.next() => self.on_commit(ended).await,
                 Some(looked) = self.claims.next() => self.on_claim(looked).await,
                 Some(event) = inputs.sessions.recv() => self.on_session(event).await,
                 Some(event) = inputs.source.recv() => self.on_source(event).await,
@@ -225,13 +239,13 @@ impl Farm {
         loop {
             tokio::select! {
                 biased;
-                Some(ended) = self.commits.join_next() => self.on_commit(ended).await,
+                Some(ended) = self.publishing.next() => self.on_commit(ended).await,
                 Some(event) = sessions.recv() => self.on_session(event).await,
                 () = shutdown.cancelled() => break,
             }
         }
         let rest = async {
-            while let Some(ended) = self.commits.join_next().await {
+            while let Some(ended) = self.publishing.next().await {
                 self.on_commit(ended).await;
             }
         };
@@ -362,7 +376,7 @@ impl Farm {
 
     /// A session that does not take its commands is dropped: closing its queue ends it.
     fn tell(&mut self, session: SessionId, command: SessionCommand) {
-        if let Some(Connected { name, commands }) = self.sessions.get(&session)
+        if let Some(Connected { name, commands, .. }) = self.sessions.get(&session)
             && commands.try_send(command).is_err()
         {
             tracing::warn!("{name} does not take its commands and is disconnected");

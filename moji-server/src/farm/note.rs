@@ -1,7 +1,7 @@
 //! What happened, in the words of the history: the one place that hears of all of it.
 
 use jiff::Timestamp;
-use moji_proto::{LogFile, Outcome};
+use moji_proto::{FailureKind, LogFile, Outcome};
 
 use super::Farm;
 use crate::BuildKey;
@@ -108,6 +108,10 @@ fn ended(ending: &Ending) -> Option<(history::Ending, Option<Outcome>)> {
         Ending::Lost => (history::Ending::Lost, None),
         Ending::Unclaimed => (history::Ending::Interrupted, None),
         Ending::Failed(outcome) => (history::Ending::Delivered, Some(outcome.clone())),
+        Ending::Rejected(reason) => {
+            let outcome = Outcome::failed(FailureKind::Infrastructure, reason, None, Vec::new());
+            (history::Ending::Rejected, Some(outcome))
+        }
         Ending::Released { .. } => (history::Ending::Released, None),
         Ending::Cancelled => (history::Ending::Cancelled, None),
     })

@@ -1,21 +1,20 @@
-//! What sessions tell the farm, and what becomes of results.
+//! What sessions tell the farm.
 
 use jiff::Timestamp;
 use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
-use tokio::task::{JoinError, spawn_blocking};
+use tokio::task::spawn_blocking;
 
-use super::note::Note;
-use super::{Connected, Farm, without_panic};
-use crate::commit::{self, Delivery, Published};
-use crate::record::BuildRecord;
-use crate::scheduler::{Event, Lease, SessionId};
+use super::{Connected, Farm};
+use crate::commit::Delivery;
+use crate::scheduler::{Event, SessionId};
 use crate::session::FromSession;
 
 impl Farm {
     pub(super) async fn on_session(&mut self, event: FromSession) {
         match event {
-            FromSession::Connected { session, builder, commands } => {
-                self.sessions.insert(session, Connected { name: builder.id.clone(), commands });
+            FromSession::Connected { session, builder, machine, commands } => {
+                let name = builder.id.clone();
+                self.sessions.insert(session, Connected { name, machine, commands });
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
@@ -77,9 +76,11 @@ impl Farm {
         // what the holder has delivered.
         if self.scheduler.may_settle(session, attempt) {
             let record = self.given.get(&attempt);
+            let machine = self.sessions.get(&session).map(|connected| connected.machine.clone());
             let delivery = Delivery {
                 manifest,
                 srpm_sha256: record.and_then(|record| record.srpm_sha256),
+                machine: machine.unwrap_or_default(),
                 leased_at: record.map_or_else(Timestamp::now, |record| record.leased_at),
                 delivered_at: Timestamp::now(),
                 held: None,
@@ -87,55 +88,6 @@ impl Farm {
             self.deliveries.insert(attempt, delivery);
         }
         self.handle(Event::Delivered { session, attempt, outcome }).await;
-    }
-
-    pub(super) fn commit(&mut self, lease: Lease, outcome: Outcome, held: Option<String>) {
-        let attempt = lease.attempt;
-        let Some(mut delivery) = self.deliveries.get(&attempt).cloned() else {
-            return tracing::error!("{attempt} is to be published, but nothing was delivered");
-        };
-        delivery.held = held;
-        let folders = self.folders.clone();
-        self.commits.spawn_blocking(move || {
-            (attempt, without_panic(|| commit::commit(&folders, &lease, outcome, &delivery)))
-        });
-    }
-
-    pub(super) async fn on_commit(
-        &mut self,
-        ended: Result<(AttemptId, anyhow::Result<Published>), JoinError>,
-    ) {
-        let (attempt, published) = match ended {
-            Ok(ended) => ended,
-            Err(error) => return tracing::error!("a publication broke off: {error}"),
-        };
-        let Some(key) = self.scheduler.lease(attempt).map(|lease| lease.srpm.key.clone()) else { return };
-        match published {
-            Ok(Published { record, folder }) => {
-                let BuildRecord { outcome, held, note, .. } = &record;
-                match (outcome, held) {
-                    (Outcome::Succeeded, _) => tracing::info!("{key} succeeded: {}", folder.display()),
-                    (Outcome::Failed { kind, reason, .. }, None) => {
-                        tracing::warn!("{key} failed ({kind}): {reason}; logs in {}", folder.display());
-                    }
-                    (Outcome::Failed { kind, reason, .. }, Some(why)) => tracing::warn!(
-                        "{key} is held: {why}. The last one failed ({kind}): {reason}; logs in {}; move it \
-                         back into SOURCE to try again",
-                        folder.display()
-                    ),
-                }
-                if let Some(note) = note {
-                    tracing::warn!("{key}: {note}");
-                }
-                self.note(Note::Settled { key: &key, record: &record });
-                self.handle(Event::Committed(attempt)).await;
-                self.settled(&key).await;
-            }
-            Err(error) => {
-                tracing::error!("{key} is built but could not be published, trying again soon: {error:#}");
-                self.handle(Event::CommitFailed(attempt)).await;
-            }
-        }
     }
 }
 

@@ -124,6 +124,7 @@ impl Store for SqliteStore {
             let row = Columns(row);
             let kind = match (row.word(4)?, row.maybe_word(5)?) {
                 (Ending::Lost, _) => TryKind::Lost,
+                (Ending::Rejected, _) => TryKind::Rejected,
                 (
                     _,
                     Some(

@@ -40,13 +40,17 @@ pub enum TryKind {
     Failed(FailureKind),
     /// The builder gave it back because of a trouble of its own.
     GivenBack,
+    /// Its results were not good.
+    Rejected,
 }
 
 impl TryKind {
     /// Whether it counts for [`MOST_TRIES`].
     fn is_grief(self) -> bool {
         match self {
-            Self::Lost | Self::Failed(FailureKind::Infrastructure | FailureKind::Configuration) => true,
+            Self::Lost
+            | Self::Rejected
+            | Self::Failed(FailureKind::Infrastructure | FailureKind::Configuration) => true,
             Self::Failed(_) | Self::GivenBack => false,
         }
     }
@@ -58,6 +62,7 @@ impl std::fmt::Display for TryKind {
             Self::Lost => f.write_str("lost"),
             Self::Failed(kind) => write!(f, "failed: {kind}"),
             Self::GivenBack => f.write_str("gave it back"),
+            Self::Rejected => f.write_str("results refused"),
         }
     }
 }
@@ -102,6 +107,12 @@ impl Blame {
     /// Who has tried an SRPM in vain.
     pub(super) fn has_tried(&self, key: &BuildKey, builder: &BuilderId) -> bool {
         self.tries.get(key).is_some_and(|tries| tries.iter().any(|tried| tried.builder == *builder))
+    }
+
+    /// Whether the results of an attempt were not good: it does not come back.
+    pub(super) fn was_rejected(&self, key: &BuildKey, attempt: AttemptId) -> bool {
+        let rejected = |tried: &Try| tried.attempt == attempt && tried.kind == TryKind::Rejected;
+        self.tries.get(key).is_some_and(|tries| tries.iter().any(rejected))
     }
 
     /// How many attempts at an SRPM came to grief.

@@ -115,6 +115,13 @@ pub enum Event {
     Committed(AttemptId),
     /// Publishing failed, and may be tried again.
     CommitFailed(AttemptId),
+    /// The results are not good, and nothing of them was published.
+    Rejected {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why, in one line for people.
+        reason: String,
+    },
 }
 
 /// What is to be done.
@@ -130,8 +137,8 @@ pub enum Effect {
     Resume(Lease),
     /// Move the SRPM from WORKING back to SOURCE.
     Requeue(BuildKey),
-    /// Publish the results, move the SRPM to FINISHED. Ends with [`Event::Committed`] or
-    /// [`Event::CommitFailed`].
+    /// Look at the results, publish them, move the SRPM to FINISHED. Ends with [`Event::Committed`],
+    /// [`Event::CommitFailed`] or [`Event::Rejected`].
     Commit {
         /// The lease whose results these are.
         lease: Lease,
@@ -171,6 +178,15 @@ pub enum Effect {
         session: SessionId,
         /// The attempt.
         attempt: AttemptId,
+    },
+    /// Tell a builder that its results are not good, and that the attempt is over.
+    Reject {
+        /// Its connection.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why.
+        reason: String,
     },
     /// Tell a builder that it does not hold an attempt.
     Stale {
@@ -212,6 +228,8 @@ pub enum Ending {
     Unclaimed,
     /// It failed, not through the package; the SRPM is tried again or held.
     Failed(Outcome),
+    /// It was delivered as a success, and is not good, for this reason.
+    Rejected(String),
     /// The builder gave it back.
     Released {
         /// Whether because of a trouble of its own.

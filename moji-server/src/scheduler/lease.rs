@@ -47,8 +47,8 @@ pub enum LeaseState {
         /// How it ended.
         outcome: Outcome,
     },
-    /// All results are here and are being published. Nothing but success ends this state: a build
-    /// that is finished is not lost because a disk is full.
+    /// All results are here and are being published. Only that ends this state, or that they are not
+    /// good: a build that is finished is not lost because a disk is full.
     Committing {
         /// How the attempt ended.
         outcome: Outcome,

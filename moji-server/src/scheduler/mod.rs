@@ -20,6 +20,9 @@
 //! is published, and the rival is told [`Effect::Stale`]. A failure waits as [`LeaseState::Deferred`]
 //! for what the rival does.
 //!
+//! A success counts when it is published and not before: until then its results may be found not to be
+//! good ([`Event::Rejected`]), and the attempt ends like one that failed through its builder's fault.
+//!
 //! Invariants, checked after each event in the tests:
 //! - an SRPM is queued, or leased by at least one attempt; never both, never lost;
 //! - an SRPM that was dropped again under the name of a leased one waits until that one settles;
@@ -158,6 +161,7 @@ impl Scheduler {
             Event::Released { session, attempt, trouble } => self.released(now, session, attempt, trouble),
             Event::Delivered { session, attempt, outcome } => self.delivered(now, session, attempt, outcome),
             Event::Committed(attempt) => self.committed(attempt),
+            Event::Rejected { attempt, reason } => self.rejected(now, attempt, &reason),
             Event::CommitFailed(attempt) => {
                 if let Some(lease) = self.leases.get_mut(&attempt) {
                     lease.commit_failed(now + COMMIT_RETRY);

@@ -89,7 +89,9 @@ impl Scheduler {
         let stale = vec![Effect::Stale { session: claim.session, attempt }];
         // No server gave that one away yet; its number must stay free.
         let is_invented = attempt.boot == self.boot && attempt.serial > self.serial;
-        if is_invented || key.target.as_ref().is_some_and(|wanted| *wanted != target) {
+        // The same results would be delivered once more.
+        let was_rejected = self.blame.was_rejected(key, attempt);
+        if is_invented || was_rejected || key.target.as_ref().is_some_and(|wanted| *wanted != target) {
             return stale;
         }
         let name = registered.builder.id.clone();

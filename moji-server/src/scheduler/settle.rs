@@ -81,9 +81,11 @@ impl Scheduler {
         match kind {
             None
             | Some(FailureKind::Package | FailureKind::MissingDependency | FailureKind::UnreadableSrpm) => {
+                // Of a success that is known when it is published.
+                let did_well = !outcome.is_success();
                 let mut effects = self.speaks_for_the_package(attempt, outcome);
-                if self.blame.did_well(&lease.builder) {
-                    effects.extend(self.serve_all());
+                if did_well {
+                    effects.extend(self.did_well(&lease));
                 }
                 effects
             }
@@ -107,6 +109,10 @@ impl Scheduler {
             lease.drop_claim(session);
         }
         vec![Effect::Stale { session, attempt }]
+    }
+
+    fn did_well(&mut self, lease: &Lease) -> Vec<Effect> {
+        if self.blame.did_well(&lease.builder) { self.serve_all() } else { Vec::new() }
     }
 
     fn builder_failed(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {
@@ -177,8 +183,26 @@ impl Scheduler {
             effects.extend(self.drop_lease(attempt));
         }
         effects.extend(self.blame.forgive(&key).into_iter().map(Effect::Forget));
-        effects.push(Effect::Ended { lease, ending: Ending::Published });
+        let is_success = matches!(&lease.state, LeaseState::Committing { outcome: Outcome::Succeeded, .. });
+        effects.push(Effect::Ended { lease: lease.clone(), ending: Ending::Published });
         effects.extend(self.drop_lease(attempt));
+        if is_success {
+            effects.extend(self.did_well(&lease));
+        }
+        effects
+    }
+
+    /// What was to be published is not good. Whoever waits with a result of that SRPM is next.
+    pub(super) fn rejected(&mut self, now: Moment, attempt: AttemptId, reason: &str) -> Vec<Effect> {
+        let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_committing()).cloned() else {
+            return Vec::new();
+        };
+        let mut effects = Vec::new();
+        let reject = |session| Effect::Reject { session, attempt, reason: reason.to_owned() };
+        effects.extend(lease.session.map(reject));
+        self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Rejected);
+        effects.extend(self.builder_failed(now, &lease));
+        effects.extend(self.end_without_result(attempt, Ending::Rejected(reason.to_owned())));
         effects
     }
 
@@ -226,15 +250,25 @@ impl Scheduler {
         effects
     }
 
-    /// One rival is gone: if none of the others can do better any more, the first failure counts.
+    /// One rival is gone: the first success that waits is next, or, if none of the others can do better
+    /// any more, the first failure.
     fn decide_between(&mut self, rivals: &[Lease]) -> Vec<Effect> {
-        if rivals.iter().any(|rival| rival.is_open() || rival.is_committing()) {
+        if rivals.iter().any(Lease::is_committing) {
             return Vec::new();
         }
-        let deferred = rivals.iter().find_map(|rival| match &rival.state {
-            LeaseState::Deferred { outcome } => Some((rival.attempt, outcome.clone())),
-            _ => None,
-        });
+        let waiting: Vec<_> = rivals
+            .iter()
+            .filter_map(|rival| match &rival.state {
+                LeaseState::Deferred { outcome } => Some((rival.attempt, outcome.clone())),
+                _ => None,
+            })
+            .collect();
+        let success = waiting.iter().find(|(_, outcome)| outcome.is_success()).cloned();
+        let deferred = match success {
+            None if rivals.iter().any(Lease::is_open) => return Vec::new(),
+            None => waiting.into_iter().next(),
+            success => success,
+        };
         deferred.map(|(attempt, outcome)| self.commit(attempt, outcome, None)).unwrap_or_default()
     }
 

@@ -18,6 +18,15 @@ impl Session {
                 self.forget(attempt);
                 self.out.send(&ToBuilder::Stale { attempt })?;
             }
+            SessionCommand::Reject(attempt, reason) => {
+                // On this connection it may have asked for it only, and delivered on another.
+                let has_delivered = self.held.contains_key(&attempt);
+                self.forget(attempt);
+                self.out.send(&match has_delivered {
+                    true => ToBuilder::Rejected { attempt, reason: one_line(&reason), again: false },
+                    false => ToBuilder::Stale { attempt },
+                })?;
+            }
             SessionCommand::Cancel(attempt, reason) => {
                 self.forget(attempt);
                 self.out.send(&ToBuilder::Cancel { attempt, reason })?;

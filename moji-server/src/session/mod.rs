@@ -79,6 +79,8 @@ pub enum FromSession {
         session: SessionId,
         /// Who it is.
         builder: Builder,
+        /// What it says that its machine is (`uname -m`).
+        machine: String,
         /// Where commands for it go.
         commands: mpsc::Sender<SessionCommand>,
     },
@@ -125,6 +127,8 @@ pub enum SessionCommand {
     Resume(ResumedAttempt),
     /// The results are safe.
     Accept(AttemptId),
+    /// The results are not good, for this reason, and the lease has ended.
+    Reject(AttemptId, String),
     /// It does not hold that attempt.
     Stale(AttemptId),
     /// The lease has ended.
@@ -309,7 +313,8 @@ where
         writes: JoinSet::new(),
         ended: CancellationToken::new(),
     };
-    farm.send(FromSession::Connected { session: id, builder, commands }).await.ok()?;
+    let machine = registration.arch;
+    farm.send(FromSession::Connected { session: id, builder, machine, commands }).await.ok()?;
     let last_words = session.out.clone();
     let reason = match session.run(frames, command_queue, shutdown).await {
         Ok(reason) => reason,

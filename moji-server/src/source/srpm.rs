@@ -1,7 +1,7 @@
 //! The beginning of an SRPM file: what it says about the package, and how long the file must be.
 //!
 //! The `rpm` crate (0.30.2) panics or asks for gigabytes on malformed headers, so nothing reaches
-//! it before every length and offset was checked here, and a panic that happens all the same is
+//! it before every length and offset was checked, and a panic that happens all the same is
 //! bad input. Reads lead, signature and header, never the payload. Knows nothing of folders,
 //! names and time.
 
@@ -12,10 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use moji_proto::Nvr;
 use rpm::PackageMetadata;
 
-use crate::rpm_file::{Header, INDEX_ENTRY, RpmFile, Stop};
+use crate::rpm_file::{MAX_HEAD, RpmFile, Stop};
 
-/// Most bytes of lead and headers. The header of a kernel SRPM has 0.5 MB.
-const MAX_HEAD: u64 = 64 << 20;
 /// A file that begins with so many zeros may be space that was allocated before it was written.
 const ZEROS: usize = 16 << 10;
 
@@ -76,8 +74,8 @@ fn try_read(file: &impl FileExt, length: u64) -> Result<Head, Stop> {
     }
     let mut head = vec![0; main.end as usize];
     file.read_exact_at(&mut head, 0)?;
-    check(&signature, &head)?;
-    check(&main, &head)?;
+    signature.check(&head)?;
+    main.check(&head)?;
     // The rpm crate: see the top of the file.
     Ok(catch_unwind(AssertUnwindSafe(|| describe(&head, size)))
         .unwrap_or_else(|_| bad("its RPM header is malformed")))
@@ -87,53 +85,6 @@ fn begins_with_zeros(file: &impl FileExt, length: u64) -> io::Result<bool> {
     let mut bytes = vec![0; ZEROS.min(length as usize)];
     file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes.iter().all(|byte| *byte == 0))
-}
-
-/// Whether every entry lies within the data, and all together are not more than the data: entries
-/// over the same bytes would make a small file take gigabytes of memory.
-fn check(header: &Header, head: &[u8]) -> Result<(), Stop> {
-    let part = |from: u64, to: u64| head.get(from as usize..to as usize).ok_or(Stop::Ends);
-    let (index, data) = (part(header.index, header.data)?, part(header.data, header.end)?);
-    let mut total = 0_usize;
-    for entry in index.chunks_exact(INDEX_ENTRY as usize) {
-        let (kind, offset, count) = (word(entry, 4), word(entry, 8), word(entry, 12));
-        let Some(rest) = data.get(offset..) else {
-            return Err(header.malformed("an entry lies outside"));
-        };
-        let size = match kind {
-            0 => Some(0),
-            1 | 2 | 7 => Some(count),
-            3 => count.checked_mul(2),
-            4 => count.checked_mul(4),
-            5 => count.checked_mul(8),
-            6 if count != 1 => None,
-            6 | 8 | 9 => strings(rest, count),
-            _ => return Err(header.malformed("an entry has an unknown type")),
-        };
-        let Some(size) = size.filter(|size| *size <= rest.len()) else {
-            return Err(header.malformed("an entry ends outside"));
-        };
-        total = total.saturating_add(size);
-        if total > data.len() {
-            return Err(header.malformed("an entry overlaps another"));
-        }
-    }
-    Ok(())
-}
-
-/// Size of `count` strings that end with a NUL each.
-fn strings(bytes: &[u8], count: usize) -> Option<usize> {
-    let mut size = 0;
-    for _ in 0..count {
-        size += bytes.get(size..)?.iter().position(|b| *b == 0)? + 1;
-    }
-    Some(size)
-}
-
-/// The big-endian 32 bit number at `at`; 0 when it is not there, which no caller lets happen.
-fn word(bytes: &[u8], at: usize) -> usize {
-    let word = bytes.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-    word.unwrap_or(0) as usize
 }
 
 /// What checked headers say.

@@ -78,9 +78,10 @@ pub(crate) fn srpm(name: &str) -> Vec<u8> {
 }
 
 /// Tag, and type, count and bytes of its value.
-type Entry = (u32, (u32, u32, Vec<u8>));
+pub(crate) type Entry = (u32, (u32, u32, Vec<u8>));
 
-fn section(entries: &[Entry]) -> Vec<u8> {
+/// A header.
+pub(crate) fn section(entries: &[Entry]) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
     for (tag, (kind, count, value)) in entries {
         let align = match kind {

@@ -157,7 +157,123 @@ fn a_builder_with_three_failures_in_a_row_pauses_longer_each_time() {
     world.ask(session, 0);
     let good = world.memories.keys().next().copied().unwrap();
     world.deliver(good, Outcome::Succeeded);
+    assert!(world.scheduler.blame.streak(&"board".parse().unwrap()) > 0, "it may not be good");
+    world.finish_commit(good, true);
     assert_eq!(world.scheduler.blame.streak(&"board".parse().unwrap()), 0);
+}
+
+/// A builder delivers what is not good, and its slot asks again. Gives the builder's name.
+fn lies(world: &mut World, n: usize) -> String {
+    let (attempt, name) = (attempt_of(world, n), builder_of(world, n));
+    let session = world.memories[&attempt].session.unwrap();
+    world.deliver(attempt, Outcome::Succeeded);
+    world.reject(attempt);
+    assert!(!world.memories.contains_key(&attempt), "the builder was not told");
+    world.ask(session, 0);
+    world.check();
+    name
+}
+
+#[test]
+fn what_is_rejected_is_tried_elsewhere_and_then_held() {
+    let mut world = boards(&["panda", "tegra"]);
+    world.drop_srpm(0, 10);
+    let tried = [lies(&mut world, 0), lies(&mut world, 0), lies(&mut world, 0)];
+    assert_eq!(tried[..2], ["panda", "tegra"]);
+    let reason = &world.held[&key(0)];
+    assert!(reason.starts_with("3 attempts came to nothing: panda (results refused), tegra"), "{reason}");
+}
+
+#[test]
+fn a_builder_with_three_rejections_in_a_row_is_suspended() {
+    let mut world = boards(&["panda", "tegra"]);
+    for n in 0..3 {
+        world.drop_srpm(n, 10);
+        assert!(world.suspended.is_empty());
+        // Each in vain, for another builder to build.
+        let liar = lies(&mut world, n);
+        assert_eq!(liar, "panda", "it waits no longer than the other one");
+        let good = attempt_of(&world, n);
+        assert_eq!(builder_of(&world, n), "tegra");
+        let session = world.memories[&good].session.unwrap();
+        world.deliver(good, Outcome::Succeeded);
+        world.finish_commit(good, true);
+        world.ask(session, 0);
+        assert!(world.finished.contains(&key(n)));
+    }
+    assert_eq!(world.suspended, [FIRST_PAUSE]);
+}
+
+#[test]
+fn what_was_rejected_while_its_builder_was_away_does_not_come_back() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    world.drop_srpm(0, 10);
+    world.ask(session, 0);
+    let attempt = attempt_of(&world, 0);
+    world.deliver(attempt, Outcome::Succeeded);
+    world.lose(session);
+    world.reject(attempt);
+    assert!(world.source.contains_key(&key(0)));
+    for _ in 0..2 {
+        let session = world.connect("board", &["f43-arm"]);
+        let memory = world.memories[&attempt].clone();
+        world.hold(session, attempt);
+        assert_eq!(world.stale, [attempt]);
+        // And neither after a restart: the history knows.
+        world.memories.insert(attempt, memory);
+        world.stale.clear();
+        world.restart();
+        world.step(41, 0, 0);
+    }
+}
+
+#[test]
+fn a_rival_that_waits_is_next_when_what_was_published_first_is_rejected() {
+    for outcome in [Outcome::Succeeded, failed(FailureKind::Package)] {
+        let mut world = boards(&["panda", "tegra"]);
+        world.drop_srpm(0, 10);
+        let first = attempt_of(&world, 0);
+        let session = world.memories[&first].session.unwrap();
+        world.lose(session);
+        world.wait(GRACE);
+        let second = attempt_of(&world, 0);
+        let back = world.connect("panda", &["f43-arm"]);
+        world.hold(back, first);
+        world.deliver(first, Outcome::Succeeded);
+        world.deliver(second, outcome.clone());
+        world.reject(first);
+        world.check();
+        assert_eq!(world.committing.keys().collect::<Vec<_>>(), [&second]);
+        world.finish_commit(second, true);
+        assert!(world.finished.contains(&key(0)));
+    }
+}
+
+#[test]
+fn a_success_that_waits_is_published_though_a_third_one_runs() {
+    let mut world = boards(&["panda", "tegra", "odroid"]);
+    world.drop_srpm(0, 10);
+    let mut attempts = Vec::new();
+    for _ in 0..2 {
+        let attempt = attempt_of(&world, 0);
+        attempts.push(attempt);
+        let session = world.memories[&attempt].session.unwrap();
+        world.lose(session);
+        world.wait(GRACE);
+    }
+    let third = attempt_of(&world, 0);
+    for (name, attempt) in ["panda", "tegra"].iter().zip(&attempts) {
+        let back = world.connect(name, &["f43-arm"]);
+        world.hold(back, *attempt);
+    }
+    for attempt in &attempts {
+        world.deliver(*attempt, Outcome::Succeeded);
+    }
+    world.reject(attempts[0]);
+    world.check();
+    assert_eq!(world.committing.keys().collect::<Vec<_>>(), [&attempts[1]]);
+    world.finish_commit(attempts[1], true);
+    assert!(world.stale.contains(&third));
 }
 
 #[test]

@@ -80,6 +80,7 @@ pub(super) struct World {
     pub(super) committing: BTreeMap<AttemptId, Lease>,
     published: BTreeSet<AttemptId>,
     pub(super) accepted: BTreeSet<AttemptId>,
+    pub(super) rejected: BTreeSet<AttemptId>,
     pub(super) stale: Vec<AttemptId>,
     pub(super) suspended: Vec<Duration>,
     /// What somebody says that he holds, before that is known.
@@ -107,6 +108,7 @@ impl World {
             committing: BTreeMap::new(),
             published: BTreeSet::new(),
             accepted: BTreeSet::new(),
+            rejected: BTreeSet::new(),
             stale: Vec::new(),
             suspended: Vec::new(),
             reserved: Vec::new(),
@@ -176,6 +178,10 @@ impl World {
                     assert!(self.sessions[&session].id == memory.builder && memory.has_delivered);
                     assert!(self.accepted.insert(attempt), "{attempt} is accepted twice");
                 }
+                Effect::Reject { session, attempt, .. } => {
+                    let memory = self.memories.remove(&attempt).expect("rejected, and not to be known");
+                    assert!(self.sessions[&session].id == memory.builder && memory.has_delivered);
+                }
                 Effect::Stale { session, attempt } => {
                     self.stale.push(attempt);
                     let speaks = |memory: &Memory| {
@@ -199,6 +205,8 @@ impl World {
                 }
                 Effect::Ended { ending, lease } => {
                     assert_eq!(ending == Ending::Published, self.published.contains(&lease.attempt));
+                    let is_rejected = matches!(ending, Ending::Rejected(_));
+                    assert_eq!(is_rejected, self.rejected.contains(&lease.attempt));
                 }
                 Effect::Forget(attempt) => forgotten.extend(self.given.get(&attempt).cloned()),
             }
@@ -238,6 +246,7 @@ impl World {
         let session = lease.session.unwrap();
         let memory = self.memories.get_mut(&lease.attempt).expect("resumed what nobody holds");
         assert!(memory.held_on.contains(&session), "resumed without being asked");
+        assert!(!self.rejected.contains(&lease.attempt), "{} is not good and comes back", lease.attempt);
         assert_eq!(self.working[&memory.key], memory.content, "the wrong SRPM");
         assert!(self.sessions[&session].id == lease.builder && memory.builder == lease.builder);
         memory.session = Some(session);
@@ -340,6 +349,13 @@ impl World {
         }
         assert!(self.published.insert(attempt), "{attempt} is published twice");
         self.tell(Event::Committed(attempt));
+    }
+
+    /// What was to be published is not good.
+    pub(super) fn reject(&mut self, attempt: AttemptId) {
+        self.committing.remove(&attempt);
+        assert!(self.rejected.insert(attempt), "{attempt} is rejected twice");
+        self.tell(Event::Rejected { attempt, reason: "it is no RPM".into() });
     }
 
     /// The server ends without a word, and a new one reads the folders.

@@ -1,0 +1,214 @@
+//! Results on their way to REPO: looked at, compared with what is published, committed, or refused.
+//!
+//! All of that is done off the farm's task. What is decided there is which file names are whose.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use moji_proto::{AttemptId, Outcome};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinError, JoinSet, spawn_blocking};
+
+use super::note::Note;
+use super::{Farm, without_panic};
+use crate::catalogue::{Catalogue, Rival};
+use crate::commit::{self, Delivery, Published, RESULTS, UNPUBLISHED};
+use crate::folders::Folders;
+use crate::quarantine::{self, Bounds};
+use crate::record::BuildRecord;
+use crate::scheduler::{Event, Lease};
+use crate::verify::{self, Delivered, Leased, Refused, VerifyError};
+
+/// So many deliveries are looked at at a time: each may take the memory of a large header several times,
+/// and the disk is one.
+const AT_A_TIME: usize = 2;
+
+/// What is being published.
+#[derive(Debug)]
+pub(super) struct Publishing {
+    catalogue: Catalogue,
+    bounds: Bounds,
+    places: Arc<Semaphore>,
+    tasks: JoinSet<(AttemptId, CommitEnd)>,
+}
+
+/// How publishing ended.
+#[derive(Debug)]
+pub(super) enum CommitEnd {
+    /// All of it is done.
+    Published(Box<Published>),
+    /// The results are not good.
+    Refused {
+        /// Why.
+        reason: String,
+        /// Where they lie now, if they could be kept.
+        kept: Option<PathBuf>,
+    },
+    /// Not now.
+    Failed(anyhow::Error),
+}
+
+impl Publishing {
+    pub(super) fn new(catalogue: Catalogue, bounds: Bounds) -> Self {
+        let places = Arc::new(Semaphore::new(AT_A_TIME));
+        Self { catalogue, bounds, places, tasks: JoinSet::new() }
+    }
+
+    /// The next end; `None` when nothing is published.
+    pub(super) async fn next(&mut self) -> Option<Result<(AttemptId, CommitEnd), JoinError>> {
+        self.tasks.join_next().await
+    }
+
+    fn begin(&mut self, folders: &Arc<Folders>, lease: Lease, outcome: Outcome, delivery: Delivery) {
+        let attempt = lease.attempt;
+        let reserved = match outcome.is_success() {
+            true => self.catalogue.reserve(folders, &lease, &delivery.manifest),
+            // Of a failure no RPM is published.
+            false => Ok(Vec::new()),
+        };
+        let rivals = match reserved {
+            Ok(rivals) => rivals,
+            Err(busy) => {
+                self.tasks.spawn(async move { (attempt, CommitEnd::Failed(busy.into())) });
+                return;
+            }
+        };
+        let (folders, bounds, places) = (Arc::clone(folders), self.bounds, Arc::clone(&self.places));
+        self.tasks.spawn(async move {
+            let place = places.acquire_owned().await;
+            let publishing = spawn_blocking(move || {
+                let looked = without_panic(|| {
+                    let refused = look(&folders, &lease, &outcome, &delivery, &rivals)?;
+                    Ok(refused.map(|refused| keep(&folders, &lease, &delivery, &refused, bounds)))
+                });
+                drop(place);
+                match looked {
+                    Ok(Some(refused)) => refused,
+                    Ok(None) => {
+                        let published =
+                            without_panic(|| commit::commit(&folders, &lease, outcome, &delivery));
+                        published.map_or_else(CommitEnd::Failed, |done| CommitEnd::Published(Box::new(done)))
+                    }
+                    Err(error) => CommitEnd::Failed(error),
+                }
+            });
+            (attempt, publishing.await.unwrap_or_else(|error| CommitEnd::Failed(error.into())))
+        });
+    }
+}
+
+/// Why the results must not be published, if so. Blocks.
+fn look(
+    folders: &Folders,
+    lease: &Lease,
+    outcome: &Outcome,
+    delivery: &Delivery,
+    rivals: &[Rival],
+) -> anyhow::Result<Option<Refused>> {
+    // What an earlier try has published was looked at by it.
+    if !outcome.is_success() || commit::is_published(folders, lease) {
+        return Ok(None);
+    }
+    let staging = folders.attempt(lease.attempt);
+    let rpms = delivery.manifest.iter().filter(|entry| entry.name.is_rpm());
+    let delivered: Vec<_> = rpms
+        .map(|entry| {
+            // Where an earlier try has put it.
+            let aside = staging.join(UNPUBLISHED).join(&entry.name);
+            let path = if aside.exists() { aside } else { staging.join(RESULTS).join(&entry.name) };
+            Delivered { name: entry.name.clone(), path }
+        })
+        .collect();
+    let header = &lease.srpm.header;
+    let leased = Leased {
+        name: &header.name,
+        version: &header.version,
+        target: &lease.target,
+        machine: &delivery.machine,
+    };
+    match verify::verify(&delivered, &leased) {
+        Ok(()) => {}
+        Err(VerifyError::Refused(refused)) => return Ok(Some(refused)),
+        Err(disk @ VerifyError::Disk { .. }) => return Err(disk.into()),
+    }
+    for rival in rivals {
+        if rival.stands_in_the_way()? {
+            return Ok(Some(Refused::taken(&rival.entry.name, &rival.shown)));
+        }
+    }
+    Ok(None)
+}
+
+/// Keeps what is refused. Blocks.
+fn keep(
+    folders: &Folders,
+    lease: &Lease,
+    delivery: &Delivery,
+    refused: &Refused,
+    bounds: Bounds,
+) -> CommitEnd {
+    let reason = refused.to_string();
+    let kept = quarantine::keep(folders, lease, &delivery.manifest, &reason, bounds);
+    // Without room they are lost: nobody waits for that.
+    let kept = kept.inspect_err(|error| tracing::warn!("{error:#}")).ok();
+    CommitEnd::Refused { reason, kept }
+}
+
+impl Farm {
+    pub(super) fn commit(&mut self, lease: Lease, outcome: Outcome, held: Option<String>) {
+        let attempt = lease.attempt;
+        let Some(mut delivery) = self.deliveries.get(&attempt).cloned() else {
+            return tracing::error!("{attempt} is to be published, but nothing was delivered");
+        };
+        delivery.held = held;
+        self.publishing.begin(&self.folders, lease, outcome, delivery);
+    }
+
+    pub(super) async fn on_commit(&mut self, ended: Result<(AttemptId, CommitEnd), JoinError>) {
+        let (attempt, end) = match ended {
+            Ok(ended) => ended,
+            Err(error) => return tracing::error!("a publication broke off: {error}"),
+        };
+        let Some(lease) = self.scheduler.lease(attempt).cloned() else { return };
+        match end {
+            CommitEnd::Published(published) => {
+                let key = &lease.srpm.key;
+                self.publishing.catalogue.settled(&lease, Some(&published.record));
+                tell_published(key, &published);
+                self.note(Note::Settled { key, record: &published.record });
+                self.handle(Event::Committed(attempt)).await;
+                self.settled(key).await;
+            }
+            CommitEnd::Refused { reason, kept } => {
+                let (key, builder) = (&lease.srpm.key, &lease.builder);
+                let kept = kept.map(|place| format!("; they lie in {}", place.display())).unwrap_or_default();
+                tracing::warn!("{key}: the results of {builder} are refused: {reason}{kept}");
+                self.publishing.catalogue.settled(&lease, None);
+                self.handle(Event::Rejected { attempt, reason }).await;
+            }
+            CommitEnd::Failed(error) => {
+                let key = &lease.srpm.key;
+                tracing::error!("{key} is built but could not be published, trying again soon: {error:#}");
+                self.handle(Event::CommitFailed(attempt)).await;
+            }
+        }
+    }
+}
+
+fn tell_published(key: &crate::BuildKey, published: &Published) {
+    let Published { record: BuildRecord { outcome, held, note, .. }, folder } = published;
+    match (outcome, held) {
+        (Outcome::Succeeded, _) => tracing::info!("{key} succeeded: {}", folder.display()),
+        (Outcome::Failed { kind, reason, .. }, None) => {
+            tracing::warn!("{key} failed ({kind}): {reason}; logs in {}", folder.display());
+        }
+        (Outcome::Failed { kind, reason, .. }, Some(why)) => tracing::warn!(
+            "{key} is held: {why}. The last one failed ({kind}): {reason}; logs in {}; move it back into SOURCE \
+             to try again",
+            folder.display()
+        ),
+    }
+    if let Some(note) = note {
+        tracing::warn!("{key}: {note}");
+    }
+}
