@@ -1,6 +1,6 @@
 //! Crash points: places where a test has the server killed as `kill -9` would do it, without
 //! unwinding and with nothing flushed. `MOJI_CRASH_AT=commit-published:2` kills it when it passes that
-//! point for the second time.
+//! point for the second time; `MOJI_HANG_AT` makes what comes there hang, like a disk that does not answer.
 //!
 //! Only with the cargo feature `crash-points`, which no release has; without it [`at`] is empty and
 //! [`arm`] reads nothing. It deliberately does not know what is to be found after a crash: the steps
@@ -104,46 +104,55 @@ mod hook {
 mod hook {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::thread;
 
     use anyhow::bail;
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::Point;
 
-    const VARIABLE: &str = "MOJI_CRASH_AT";
+    const CRASH: &str = "MOJI_CRASH_AT";
+    const HANG: &str = "MOJI_HANG_AT";
 
-    /// Where, and how many times it may still be passed.
-    static ARMED: OnceLock<(Point, AtomicU64)> = OnceLock::new();
+    /// Where, how many times it may still be passed, and whether it then hangs.
+    static ARMED: OnceLock<(Point, AtomicU64, bool)> = OnceLock::new();
 
     /// Takes the point from the environment.
     ///
     /// # Errors
     /// When there is no such point; says which there are.
     pub fn arm() -> anyhow::Result<()> {
-        if let Ok(text) = std::env::var(VARIABLE) {
-            let (point, passing) = parse(&text)?;
-            let _ = ARMED.set((point, AtomicU64::new(passing)));
+        for (variable, hangs) in [(CRASH, false), (HANG, true)] {
+            if let Ok(text) = std::env::var(variable) {
+                let (point, passing) = parse(variable, &text)?;
+                let _ = ARMED.set((point, AtomicU64::new(passing), hangs));
+            }
         }
         Ok(())
     }
 
-    pub(super) fn parse(text: &str) -> anyhow::Result<(Point, u64)> {
+    pub(super) fn parse(variable: &str, text: &str) -> anyhow::Result<(Point, u64)> {
         let (name, passing) = text.split_once(':').unwrap_or((text, "1"));
         let point = Point::all().into_iter().find(|point| point.name() == name);
         match (point, passing.parse()) {
             (Some(point), Ok(passing @ 1..)) => Ok((point, passing)),
-            (Some(_), _) => bail!("{VARIABLE}={text}: after the colon stands a number from 1"),
+            (Some(_), _) => bail!("{variable}={text}: after the colon stands a number from 1"),
             (None, _) => {
                 let names: Vec<_> = Point::all().into_iter().map(Point::name).collect();
-                bail!("{VARIABLE}={text}: there is no such point, only {}", names.join(", "))
+                bail!("{variable}={text}: there is no such point, only {}", names.join(", "))
             }
         }
     }
 
-    /// Kills this process if that is what `MOJI_CRASH_AT` says.
+    /// Kills this process if that is what `MOJI_CRASH_AT` says; never returns if `MOJI_HANG_AT` says so.
     pub fn at(point: Point) {
-        let Some((armed, passings)) = ARMED.get() else { return };
+        let Some((armed, passings, hangs)) = ARMED.get() else { return };
         if *armed == point && passings.fetch_sub(1, Ordering::SeqCst) == 1 {
+            if *hangs {
+                loop {
+                    thread::park();
+                }
+            }
             tracing::warn!("crash point {}", point.name());
             let _ = kill_process(getpid(), Signal::KILL);
         }
@@ -169,11 +178,11 @@ mod tests {
     #[test]
     fn a_point_is_taken_from_text() {
         let leased = Point::Moved(Move::Leased);
-        assert_eq!(hook::parse("moved-leased").unwrap(), (leased, 1));
-        assert_eq!(hook::parse("moved-leased:12").unwrap(), (leased, 12));
+        assert_eq!(hook::parse("MOJI_CRASH_AT", "moved-leased").unwrap(), (leased, 1));
+        assert_eq!(hook::parse("MOJI_CRASH_AT", "moved-leased:12").unwrap(), (leased, 12));
         for wrong in ["moved-leased:0", "moved-leased:", "moved-leased:x", "leased", ""] {
-            assert!(hook::parse(wrong).is_err(), "{wrong}");
+            assert!(hook::parse("MOJI_CRASH_AT", wrong).is_err(), "{wrong}");
         }
-        assert!(hook::parse("leased").unwrap_err().to_string().contains("moved-requeued"));
+        assert!(hook::parse("MOJI_CRASH_AT", "leased").unwrap_err().to_string().contains("moved-requeued"));
     }
 }

@@ -54,12 +54,22 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 
 #[test]
 fn the_password_is_seen_neither_on_the_wire_nor_by_builds() {
+    hides_the_password(&[]);
+}
+
+#[test]
+fn without_tls_too_the_password_is_not_seen() {
+    hides_the_password(&["--plaintext"]);
+}
+
+fn hides_the_password(plaintext: &[&str]) {
     let mut farm = Farm::new();
     let mut command = farm.server_command(&["--listen", "127.0.0.1:0"]);
+    command.args(plaintext);
     command.env("MOJI_PASSWORD", PASSWORD);
     farm.run_server(command);
     let tap = Wiretap::on(farm.address());
-    let mut command = farm.client_command_for("b1", "here", &tap.address.to_string(), &[]);
+    let mut command = farm.client_command_for("b1", "here", &tap.address.to_string(), plaintext);
     command.env("MOJI_PASSWORD", PASSWORD);
     farm.run_client("b1", command);
     farm.queue_gated("curious");
@@ -76,8 +86,11 @@ fn the_password_is_seen_neither_on_the_wire_nor_by_builds() {
     farm.open("curious");
     farm.wait_finished(&tiny("curious"));
     let heard = tap.heard.lock().unwrap();
-    // The tap works: it has heard an SRPM's magic number and a message.
-    assert!(contains(&heard, b"\xed\xab\xee\xdb") && contains(&heard, b"moji-client"));
+    // An SRPM's magic number, a message, a name: without TLS the tap hears them all, with it none.
+    for said in [b"\xed\xab\xee\xdb".as_slice(), b"moji-client", b"curious"] {
+        assert_eq!(contains(&heard, said), !plaintext.is_empty(), "{}", String::from_utf8_lossy(said));
+    }
+    assert!(heard.len() > 1000);
     assert!(!contains(&heard, PASSWORD.as_bytes()));
     for program in [farm.server(), farm.client("b1")] {
         assert_eq!(program.count(PASSWORD), 0);

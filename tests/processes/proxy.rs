@@ -48,8 +48,11 @@ fn everything_passes_and_is_counted() {
     for stream in &mut streams {
         assert_eq!(there_and_back(stream, "hello"), "hello");
     }
-    let counts = proxy.counts();
-    assert_eq!((counts.connections, counts.up, counts.down), (2, 10, 10));
+    // What has just passed is counted a moment later.
+    wait_until("the counts", || {
+        let counts = proxy.counts();
+        (counts.connections, counts.up, counts.down) == (2, 10, 10)
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What SIGTERM and SIGINT do.
 
-use std::process::Command;
-
+use moji_server::commit::Step;
+use moji_server::crash::Point;
 use moji_tests::support::processes::{Farm, tiny, wait_until};
 use rustix::process::Signal;
 
@@ -83,23 +83,22 @@ fn a_server_ends_with_0() {
     }
 }
 
-/// A pipe that nobody reads, in the place of a file that the commit writes: it hangs.
+/// With the disk hanging in the middle of a commit.
 #[test]
 fn a_server_ends_at_once_at_the_second_signal_and_the_next_one_goes_on() {
-    let mut farm = Farm::start(&[]);
+    let mut farm = Farm::new();
+    let mut hanging = farm.server_command(&["--listen", "127.0.0.1:0"]);
+    hanging.env("MOJI_HANG_AT", Point::Commit(Step::Recorded).name());
+    farm.run_server(hanging);
     farm.start_client("b1", &[]);
-    let pipe = farm.finished(format!("{}.failed.json.part", tiny("closing")));
-    let made = Command::new("mkfifo").arg(&pipe).status().unwrap();
-    assert!(made.success());
     let srpms = farm.tiny_srpms(&[("closing", "exit 1")]);
     farm.queue(&srpms[0]);
-    wait_until("the commit", || farm.repo("closing-1-1/build.json").exists());
+    wait_until("the commit", || farm.finished(format!("{}.failed.json", tiny("closing"))).exists());
     let mut server = farm.server.take().unwrap();
     server.signal(Signal::TERM);
     server.wait_line("SIGTERM: stopping");
     server.signal(Signal::TERM);
     assert_eq!(server.wait_code(), 1);
-    std::fs::remove_file(&pipe).unwrap();
     farm.start_server(&[]);
     farm.server().wait_line("had been published when the last server ended");
     farm.wait_finished(&tiny("closing"));
