@@ -2,6 +2,7 @@
 //! repository.
 
 mod accept;
+mod bucket;
 pub mod build_key;
 pub mod commit;
 pub mod crash;
@@ -13,9 +14,13 @@ pub mod history;
 pub mod hold;
 pub mod lease_record;
 pub mod left_behind;
+pub mod limits;
 pub mod log;
+pub mod logins;
 pub mod metadata;
 pub mod options;
+pub mod peer;
+mod quiet;
 pub mod record;
 pub mod room;
 mod rpm_file;
@@ -25,5 +30,7 @@ pub mod session;
 pub mod source;
 mod working;
 
-pub use accept::Listener;
+pub use accept::{Listener, Place};
 pub use build_key::BuildKey;
+pub use limits::Limits;
+pub use peer::Peer;

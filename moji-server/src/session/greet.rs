@@ -8,34 +8,61 @@ use moji_proto::io::FrameReader;
 use moji_proto::outcome::one_line;
 use moji_proto::{Registration, ToServer, encoding, limits};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
-use super::SessionConfig;
+use super::{GOODBYE, SessionConfig};
+use crate::peer::Peer;
 
-/// Handshake and registration. A peer that is refused is told why.
-///
-/// # Errors
-/// Why the peer cannot be let in.
+/// How the greeting of a stranger ended.
+#[derive(Debug)]
+pub(super) enum Greeted {
+    /// It is a builder.
+    Welcome(Registration),
+    /// It cannot be let in, and is to be told why.
+    Refused(Refusal),
+    /// The connection is lost, or it has refused us.
+    Lost(anyhow::Error),
+    /// It has taken too long.
+    Silent,
+    /// It had to make place for another one.
+    Displaced,
+}
+
+/// Handshake and registration.
 pub(super) async fn greet(
     frames: &mut FrameReader<impl AsyncRead + Unpin>,
     write: &mut (impl AsyncWrite + Unpin),
     config: &SessionConfig,
-) -> anyhow::Result<Registration> {
-    let refusal = match handshake(frames, write, config).await? {
-        Ok(()) => match register(frames).await {
-            Ok(registration) => return Ok(registration),
-            Err(error) => Refusal::new(RefusalCode::Registration, &format!("{error:#}")),
+) -> Greeted {
+    match handshake(frames, write, config).await {
+        Ok(Ok(())) => match register(frames).await {
+            Ok(registration) => Greeted::Welcome(registration),
+            Err(error) => Greeted::Refused(Refusal::new(RefusalCode::Registration, &format!("{error:#}"))),
         },
-        Err(HandshakeError::Refuse(refusal)) => refusal,
-        Err(error) => return Err(error.into()),
-    };
-    if refusal.code == Some(RefusalCode::WrongPassword) {
-        sleep(config.refusal_delay).await;
+        Ok(Err(HandshakeError::Refuse(refusal))) => Greeted::Refused(refusal),
+        Ok(Err(error)) => Greeted::Lost(error.into()),
+        Err(error) => Greeted::Lost(error),
     }
-    write.write_all(&refusal.encode()).await?;
-    write.flush().await?;
-    write.shutdown().await?;
-    bail!(refusal)
+}
+
+/// Tells a peer why it is not let in. Whoever has guessed wrong waits for it, beyond the time that a
+/// greeting may take.
+pub(super) async fn refuse(
+    write: &mut (impl AsyncWrite + Unpin),
+    refusal: &Refusal,
+    peer: &Peer,
+    config: &SessionConfig,
+) {
+    if refusal.code == Some(RefusalCode::WrongPassword) {
+        sleep(config.logins.failed(peer)).await;
+    }
+    let told = async {
+        write.write_all(&refusal.encode()).await?;
+        write.flush().await?;
+        write.shutdown().await
+    };
+    // One that does not want to know is not waited for.
+    let _ = timeout(GOODBYE, told).await;
 }
 
 /// Outer errors: the connection is lost. Inner ones: the handshake failed.
