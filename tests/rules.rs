@@ -173,3 +173,12 @@ fn every_option_is_in_the_readme() {
         assert!(missing.is_empty(), "README.md does not name {missing:?} of {name}");
     }
 }
+
+#[test]
+fn every_limit_is_in_the_readme_with_its_default() {
+    let readme = fs::read_to_string(top().join("README.md")).unwrap();
+    for limit in moji_server::limits::LIMITS {
+        let row = format!("| `{}` | `{}` | ", limit.name, limit.default);
+        assert!(readme.contains(&row), "README.md has no row {row}");
+    }
+}

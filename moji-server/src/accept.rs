@@ -1,22 +1,27 @@
 //! Takes connections and gives each a session of its own. A session that panics is a lost
-//! connection, not the end of the server.
+//! connection, not the end of the server. Who has no place is closed at once: nothing here waits for
+//! a peer.
 
-use std::io;
+mod places;
+
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use moji_proto::handshake::{Refusal, RefusalCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::peer::Peer;
+use crate::quiet::Topic;
 use crate::scheduler::SessionId;
 use crate::session::{FromSession, SessionConfig, serve};
-
-/// Most connections at a time, of builders and of strangers.
-const CONNECTIONS: u64 = 4096;
+pub use places::Place;
+use places::Places;
 
 /// How long accepting rests after an error such as too many open files.
 const REST: Duration = Duration::from_millis(200);
@@ -26,17 +31,34 @@ pub trait Listener: Send + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    /// The next connection, and the peer's address for people.
-    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, String)>> + Send;
+    /// The next connection, and who is at its other end.
+    fn accept(&mut self) -> impl Future<Output = io::Result<(Self::Io, Peer)>> + Send;
+
+    /// Closes a connection that has no place, with this last word if that costs nothing: it must not
+    /// wait.
+    fn turn_away(&mut self, io: Self::Io, last_word: &[u8]) {
+        let _ = last_word;
+        drop(io);
+    }
 }
 
 impl Listener for TcpListener {
     type Io = TcpStream;
 
-    async fn accept(&mut self) -> io::Result<(TcpStream, String)> {
+    async fn accept(&mut self) -> io::Result<(TcpStream, Peer)> {
         let (stream, address) = TcpListener::accept(self).await?;
-        moji_proto::io::tune(&stream)?;
-        Ok((stream, address.to_string()))
+        if let Err(error) = moji_proto::io::tune(&stream) {
+            // It has ended already, which the session will find out too.
+            tracing::debug!("{address}: {error}");
+        }
+        Ok((stream, Peer::at(address)))
+    }
+
+    fn turn_away(&mut self, stream: TcpStream, last_word: &[u8]) {
+        // Does not block, and fits the buffer of a socket to which nothing was written yet.
+        if let Ok(mut stream) = stream.into_std() {
+            let _ = stream.write(last_word);
+        }
     }
 }
 
@@ -47,8 +69,9 @@ pub(crate) async fn accept(
     farm: mpsc::Sender<FromSession>,
     shutdown: CancellationToken,
 ) {
-    let connections = connections();
-    let places = Arc::new(Semaphore::new(connections));
+    let places = Places::new(&config.limits, config.limits.connections_of_this_process());
+    let busy = Refusal::new(RefusalCode::Busy, "too many connections: try again later").encode();
+    let nobody = Peer::named("the listening socket");
     let mut sessions = JoinSet::new();
     let mut last = 0;
     loop {
@@ -59,22 +82,28 @@ pub(crate) async fn accept(
             accepted = listener.accept() => match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    tracing::warn!("cannot take a connection: {error}");
-                    sleep(REST).await;
+                    config.quiet.warn(Topic::Accepting, &nobody, format_args!("cannot take a connection: {error}"));
+                    // One that was over before it was taken is no reason to let others wait.
+                    if error.kind() != io::ErrorKind::ConnectionAborted {
+                        sleep(REST).await;
+                    }
                     continue;
                 }
             },
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!("{peer}: refused: {connections} connections are open");
-            continue;
+        let place = match places.take(peer.origin()) {
+            Ok(place) => place,
+            Err(full) => {
+                listener.turn_away(io, &busy);
+                config.quiet.warn(Topic::TurnedAway, &peer, format_args!("closed: {full}"));
+                continue;
+            }
         };
         last += 1;
         let id = SessionId(last);
-        let serving = serve(io, peer, id, Arc::clone(&config), farm.clone(), shutdown.clone());
+        let serving = serve(io, peer, place, id, Arc::clone(&config), farm.clone(), shutdown.clone());
         let farm = farm.clone();
         sessions.spawn(async move {
-            let _place = place;
             let ended = tokio::spawn(serving).await;
             if let Some(reason) = ended.unwrap_or_else(|error| Some(format!("internal error: {error}"))) {
                 let _ = farm.send(FromSession::Lost(id, reason)).await;
@@ -82,10 +111,4 @@ pub(crate) async fn accept(
         });
     }
     while sessions.join_next().await.is_some() {}
-}
-
-/// Half of the open files that the process may have: the other half is for SRPMs, logs and results.
-fn connections() -> usize {
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
-    CONNECTIONS.min(files / 2).try_into().unwrap_or(usize::MAX)
 }

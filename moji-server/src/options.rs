@@ -1,6 +1,7 @@
 //! What the command line, the environment and the configuration file say, made into one
 //! [`Config`]. Command line before environment before file before default.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -17,6 +18,7 @@ use crate::access;
 use crate::access::command::CredentialOptions;
 use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
+use crate::limits::{Limits, Written};
 use crate::room::FreeSpace;
 use crate::run::Config;
 use crate::secret::{self, Again, read_password};
@@ -103,6 +105,16 @@ pub struct Options {
     /// Most bytes of a live log of one build, with K, M or G [default: 256M]
     #[arg(long, value_name = "SIZE", env = "MOJI_LOG_LIMIT", value_parser = size)]
     log_limit: Option<u64>,
+    /// Another limit against strangers and builders; may be repeated. In the configuration file they
+    /// stand in a table [limits]
+    ///
+    /// The names: connections, connections-per-address, strangers, strangers-per-address (those that have
+    /// not introduced themselves yet), handshake-timeout, login-delay, login-delay-max, login-memory,
+    /// login-addresses (wrong passwords), builders-per-credential, manifest-entries, artifact-size,
+    /// attempt-size (results), log-rate, log-burst (live logs, bytes a second), message-rate,
+    /// message-burst, quarantine-attempts, quarantine-size. README.md says what each of them does.
+    #[arg(long, value_name = "NAME=VALUE")]
+    limit: Vec<String>,
     /// A TOML file with any of these options
     #[arg(long, value_name = "FILE", env = "MOJI_SERVER_CONFIG")]
     config: Option<PathBuf>,
@@ -176,6 +188,7 @@ struct ConfigFile {
     min_free: Option<String>,
     createrepo: Option<PathBuf>,
     log_limit: Option<String>,
+    limits: BTreeMap<String, Written>,
 }
 
 /// Everything that a server needs to know, and where to listen.
@@ -270,6 +283,7 @@ impl Options {
             grace: time("grace", self.grace, file.grace, 10)?,
             createrepo: self.createrepo.or(file.createrepo).unwrap_or_else(|| "createrepo_c".into()),
             log_limit: bytes("log-limit", self.log_limit, file.log_limit, 256 << 20)?,
+            limits: Limits::resolve(&file.limits, &self.limit)?,
             patience: Duration::from_secs(60),
             min_free: bytes("min-free", self.min_free, file.min_free, 1 << 30)?,
             free_space: FreeSpace::of_the_disk(),
@@ -324,13 +338,13 @@ fn listen_addresses(listen: Option<&str>, is_closed: bool) -> anyhow::Result<Vec
     Ok(addresses)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{text:?} is no duration like 20s or 5m: {error}"))
 }
 
 /// A size in bytes, written as `4096`, `64K`, `256M` or `4G`.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no size like 4096, 64K, 256M or 4G");
     let (digits, shift) = match text.char_indices().next_back() {
         Some((at, 'K' | 'k')) => (text.get(..at), 10),
@@ -382,7 +396,7 @@ mod tests {
         fs::write(
             &config,
             "source = 'fs'\nworking = 'fw'\nfinished = 'ff'\nrepo = 'fr'\npassword = 'from the file'\n\
-             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\nmin-free = '3M'\n",
+             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\nmin-free = '3M'\n[limits]\nstrangers = 7\n",
         )
         .unwrap();
         let config = ["--config", config.to_str().unwrap()];
@@ -391,7 +405,7 @@ mod tests {
         assert_eq!(from_file.password.as_deref(), Some("from the file"));
         assert_eq!((from_file.grace, from_file.heartbeat), (Duration::ZERO, Duration::from_secs(5)));
         assert_eq!((from_file.dead_after, from_file.log_limit), (Duration::from_secs(90), 65536));
-        assert_eq!(from_file.min_free, 3 << 20);
+        assert_eq!((from_file.min_free, from_file.limits.strangers), (3 << 20, 7));
         let from_environment = settings(&config, Some("from the environment")).unwrap().config;
         assert_eq!(from_environment.password.as_deref(), Some("from the environment"));
         let more = ["x", "--grace", "3m", "--min-free", "0", "--password-file", secret.to_str().unwrap()];
@@ -400,6 +414,16 @@ mod tests {
         assert_eq!(from_line.folders.source, Path::new("x"));
         assert_eq!((from_line.grace, from_line.min_free), (Duration::from_secs(180), 0));
         assert_eq!(from_line.password.as_deref(), Some("from the password file"));
+    }
+
+    #[test]
+    fn the_help_names_all_limits() {
+        use clap::CommandFactory as _;
+        let help = Options::command().render_long_help().to_string();
+        let words: Vec<_> = help.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).collect();
+        for limit in crate::limits::LIMITS {
+            assert!(words.contains(&limit.name), "{}", limit.name);
+        }
     }
 
     #[test]
@@ -421,6 +445,7 @@ mod tests {
             (&["a", "b", "c", "d", ""], "password is empty"),
             (&["a", "b", "c", "d", "--listen", "nowhere"], "--listen nowhere"),
             (&["a", "b", "c", "d", "--log-limit", "99999999999G"], "no size"),
+            (&["a", "b", "c", "d", "--limit", "speed=3"], "there is no limit \"speed\""),
         ] {
             let error = format!("{:#}", settings(arguments, None).unwrap_err());
             assert!(error.contains(wanted), "{arguments:?}: {error}");

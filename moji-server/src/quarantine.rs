@@ -22,12 +22,9 @@ use crate::BuilderId;
 use crate::commit::{RESULTS, UNPUBLISHED};
 use crate::durable;
 use crate::folders::Folders;
+use crate::limits::Limits;
 use crate::scheduler::Lease;
 
-/// How many attempts are kept, unless it is configured.
-pub const ATTEMPTS: usize = 20;
-/// How many bytes of them, unless it is configured.
-pub const BYTES: u64 = 10 << 30;
 /// The record in each folder. No artifact can be called so.
 pub const RECORD: &str = "refused.json";
 /// Version of the record's form.
@@ -40,6 +37,13 @@ pub struct Bounds {
     pub attempts: usize,
     /// Bytes of all of them.
     pub bytes: u64,
+}
+
+impl Bounds {
+    /// As the operator wants it.
+    pub fn of(limits: &Limits) -> Self {
+        Self { attempts: limits.quarantine_attempts, bytes: limits.quarantine_size }
+    }
 }
 
 /// What is known of refused results.

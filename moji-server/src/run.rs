@@ -18,8 +18,10 @@ use crate::farm::{Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
 use crate::left_behind::take_over;
+use crate::limits::Limits;
+use crate::logins::Logins;
 use crate::metadata::{self, Metadata, MetadataConfig};
-use crate::quarantine;
+use crate::quiet::Quiet;
 use crate::room::FreeSpace;
 use crate::session::SessionConfig;
 use crate::source::{self, SourceConfig};
@@ -51,6 +53,8 @@ pub struct Config {
     pub createrepo: PathBuf,
     /// Most bytes of one live log.
     pub log_limit: u64,
+    /// What strangers and builders may make the server keep or do.
+    pub limits: Limits,
     /// Whether to watch the folders with inotify: yes. Without it, changes are found every `rescan`
     /// only, which makes a server on a simulated clock reproducible.
     pub watch: bool,
@@ -102,8 +106,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         free_space: config.free_space.clone(),
         history: history.recorder(),
         catalogue,
-        quarantine_attempts: quarantine::ATTEMPTS,
-        quarantine_bytes: quarantine::BYTES,
+        limits: config.limits.clone(),
     };
     let farm = Farm::new(farm_config, watch);
     match config.plaintext {
@@ -177,8 +180,9 @@ async fn session_config(
         access: access.await??,
         heartbeat: config.heartbeat,
         dead_after: config.dead_after,
-        handshake_timeout: Duration::from_secs(10),
-        refusal_delay: Duration::from_secs(1),
+        logins: Logins::new(&config.limits),
+        limits: config.limits.clone(),
+        quiet: Quiet::default(),
         log_limit: config.log_limit,
         folders: Arc::clone(folders),
         free_space: config.free_space.clone(),

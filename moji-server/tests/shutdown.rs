@@ -30,6 +30,7 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
         free_space: FreeSpace::of_the_disk(),
         createrepo: Path::new("/bin/true").into(),
         log_limit: 1 << 20,
+        limits: moji_server::Limits::default(),
         watch: true,
         rescan: Duration::from_secs(60),
     };

@@ -9,6 +9,7 @@
 mod arriving;
 mod crash_points;
 mod cut_upload;
+mod flood;
 mod fsck;
 mod full_disk;
 mod latency;

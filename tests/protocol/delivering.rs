@@ -120,7 +120,7 @@ async fn a_manifest_that_contradicts_itself_closes_the_connection() -> Result {
     breaks_the_protocol("wrong-total", 1, 99, manifest(&[("a.log", b"12")])?).await?;
     let mut endless = manifest(&[("a.log", b"12"), ("b.log", b"34")])?;
     endless.iter_mut().for_each(|entry| entry.size = u64::MAX);
-    breaks_the_protocol("overflow", 2, u64::MAX - 1, endless).await?;
+    breaks_the_protocol("overflow", 2, 4, endless).await?;
     breaks_the_protocol("too-many-files", moji_proto::limits::FILES as u32 + 1, 0, Vec::new()).await
 }
 

@@ -8,6 +8,7 @@ mod client;
 mod delivering;
 mod greeting;
 mod leases;
+mod limits;
 mod publishing;
 mod queue;
 mod readopting;

@@ -52,9 +52,9 @@ struct Listening(TcpListener);
 impl moji_server::Listener for Listening {
     type Io = TcpStream;
 
-    async fn accept(&mut self) -> io::Result<(TcpStream, String)> {
+    async fn accept(&mut self) -> io::Result<(TcpStream, moji_server::Peer)> {
         let (stream, address) = self.0.accept().await?;
-        Ok((stream, address.to_string()))
+        Ok((stream, moji_server::Peer::at(address)))
     }
 }
 

@@ -55,6 +55,7 @@ pub struct Peer<Io, Out, In> {
     pub streams: BTreeMap<StreamId, Heard>,
     /// Own streams that the other side wants no more of.
     pub unwanted: Vec<StreamId>,
+    received: BTreeMap<StreamId, u64>,
     waiting: VecDeque<In>,
     last_stream: StreamId,
     out: PhantomData<fn(Out)>,
@@ -79,6 +80,7 @@ where
             write,
             streams: BTreeMap::new(),
             unwanted: Vec::new(),
+            received: BTreeMap::new(),
             waiting: VecDeque::new(),
             last_stream: 0,
             out: PhantomData,
@@ -109,6 +111,11 @@ where
     pub async fn say(&mut self, message: impl Into<Out>) -> anyhow::Result<()> {
         let body = encoding::encode(&message.into())?;
         Ok(self.raw(&frame::encode(Kind::Control, &body)).await?)
+    }
+
+    /// How much of an own stream the other side says that it has.
+    pub fn received(&self, stream: StreamId) -> u64 {
+        self.received.get(&stream).copied().unwrap_or(0)
     }
 
     /// A number for a stream of its own.
@@ -155,7 +162,9 @@ where
                 self.streams.entry(*stream).or_default().last = Some(last.clone());
             }
             Some(StreamMessage::Unwanted { stream }) => self.unwanted.push(*stream),
-            Some(StreamMessage::Received { .. }) => {}
+            Some(StreamMessage::Received { stream, bytes }) => {
+                self.received.insert(*stream, *bytes);
+            }
         }
         Ok(None)
     }

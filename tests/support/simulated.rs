@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, bail};
 use moji_proto::{Registration, Sha256};
+use moji_server::Peer as Caller;
 use moji_server::folders::Folders;
 use moji_server::record::BuildRecord;
 use moji_server::room::FreeSpace;
@@ -233,14 +234,14 @@ fn srpms_in(folder: &Path) -> Vec<String> {
 
 /// Connections that a test makes by hand.
 #[derive(Debug)]
-pub struct Connections(mpsc::UnboundedReceiver<DuplexStream>);
+pub struct Connections(mpsc::UnboundedReceiver<(DuplexStream, Caller)>);
 
 impl moji_server::Listener for Connections {
     type Io = DuplexStream;
 
-    async fn accept(&mut self) -> io::Result<(DuplexStream, String)> {
+    async fn accept(&mut self) -> io::Result<(DuplexStream, Caller)> {
         match self.0.recv().await {
-            Some(io) => Ok((io, "a test".into())),
+            Some(connection) => Ok(connection),
             None => std::future::pending().await,
         }
     }
@@ -254,7 +255,7 @@ pub struct TestServer {
     /// Ends it.
     pub shutdown: CancellationToken,
     password: Option<String>,
-    connect: mpsc::UnboundedSender<DuplexStream>,
+    connect: mpsc::UnboundedSender<(DuplexStream, Caller)>,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
@@ -273,6 +274,7 @@ pub fn server_config(folders: Folders) -> moji_server::run::Config {
         free_space: FreeSpace::of_the_disk(),
         createrepo: PathBuf::from("/nonexistent/createrepo_c"),
         log_limit: 1 << 20,
+        limits: moji_server::Limits::default(),
         watch: false,
         rescan: Duration::from_secs(1),
     }
@@ -303,8 +305,20 @@ impl TestServer {
     /// # Errors
     /// When the server has ended.
     pub fn connect(&self) -> anyhow::Result<DuplexStream> {
+        self.connect_as(Caller::named("a test"))
+    }
+
+    /// The same from an address, `192.0.2.1:5`.
+    ///
+    /// # Errors
+    /// When it is none, or the server has ended.
+    pub fn connect_from(&self, address: &str) -> anyhow::Result<DuplexStream> {
+        self.connect_as(Caller::at(address.parse()?))
+    }
+
+    fn connect_as(&self, peer: Caller) -> anyhow::Result<DuplexStream> {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        self.connect.send(theirs).map_err(|_| anyhow!("the server has ended"))?;
+        self.connect.send((theirs, peer)).map_err(|_| anyhow!("the server has ended"))?;
         Ok(ours)
     }
 

@@ -29,7 +29,8 @@ use crate::folders::Folders;
 use crate::history::Recorder;
 use crate::lease_record::LeaseRecord;
 use crate::left_behind::LeftBehind;
-use crate::quarantine;
+use crate::limits::Limits;
+use crate::quarantine::Bounds;
 use crate::room::FreeSpace;
 use crate::scheduler::{Event, Lease, Moment, Scheduler, SessionId};
 use crate::session::{FromSession, SessionCommand};
@@ -72,10 +73,8 @@ pub struct FarmConfig {
     pub history: Recorder,
     /// What is published already.
     pub catalogue: Catalogue,
-    /// How many attempts with refused results are kept.
-    pub quarantine_attempts: usize,
-    /// How many bytes of them.
-    pub quarantine_bytes: u64,
+    /// How many builders one credential lets in, and how much of what was refused is kept.
+    pub limits: Limits,
 }
 
 /// The owner of the queue.
@@ -99,6 +98,7 @@ pub struct Farm {
     claims: Claims,
     space: Space,
     working: WorkingWatch,
+    limits: Limits,
     history: Recorder,
     troubles: Vec<Trouble>,
 }
@@ -148,10 +148,8 @@ impl Farm {
             given: BTreeMap::new(),
             staged: BTreeMap::new(),
             deliveries: BTreeMap::new(),
-            publishing: Publishing::new(
-                config.catalogue,
-                quarantine::Bounds { attempts: config.quarantine_attempts, bytes: config.quarantine_bytes },
-            ),
+            publishing: Publishing::new(config.catalogue, Bounds::of(&config.limits)),
+            limits: config.limits,
             claims: Claims::default(),
             space: Space::new(config.min_free, config.free_space),
             working,

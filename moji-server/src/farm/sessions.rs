@@ -5,16 +5,24 @@ use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
 use tokio::task::spawn_blocking;
 
 use super::{Connected, Farm};
+use crate::BuilderId;
 use crate::commit::Delivery;
 use crate::scheduler::{Event, SessionId};
-use crate::session::FromSession;
+use crate::session::{FromSession, SessionCommand};
 
 impl Farm {
     pub(super) async fn on_session(&mut self, event: FromSession) {
         match event {
             FromSession::Connected { session, builder, machine, commands } => {
                 let name = builder.id.clone();
-                self.sessions.insert(session, Connected { name, machine, commands });
+                let connected = Connected { name, machine, commands };
+                if let Err(full) = self.check_places(&connected.name) {
+                    tracing::warn!("{} is sent away: {full}", connected.name);
+                    // Nothing was sent to it before.
+                    let _ = connected.commands.try_send(SessionCommand::Close(full));
+                    return;
+                }
+                self.sessions.insert(session, connected);
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
@@ -34,6 +42,25 @@ impl Farm {
                 self.on_delivered(session, attempt, outcome, manifest).await;
             }
         }
+    }
+
+    /// Whether its credential lets one more builder in. One that is there already under that name does not
+    /// count: the new connection takes its place.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    fn check_places(&self, newcomer: &BuilderId) -> Result<(), String> {
+        let is_other = |id: &&BuilderId| id.credential == newcomer.credential && *id != newcomer;
+        let connected = self.sessions.values().map(|connected| &connected.name).filter(is_other).count();
+        let most = self.limits.builders_per_credential;
+        if connected < most {
+            return Ok(());
+        }
+        let whose = match &newcomer.credential {
+            Some(credential) => format!("the credential {credential}"),
+            None => "the password".to_owned(),
+        };
+        Err(format!("{most} builders are connected with {whose} (--limit builders-per-credential)"))
     }
 
     async fn on_lost(&mut self, session: SessionId, reason: &str) {

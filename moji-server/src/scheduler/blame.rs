@@ -15,6 +15,10 @@ pub const MOST_TRIES: usize = 3;
 pub const MOST_RETURNS: usize = 10;
 /// A builder on which so many attempts in a row failed through its own fault is suspended.
 pub const STREAK: u32 = 3;
+/// So many attempts that a builder gave back without a trouble count as one that failed through its
+/// fault, when nothing good came in between: else it could take and give back for ever, and each time
+/// costs renames, lines and rows.
+pub const RETURNS: u32 = 4;
 /// The first suspension; each one that follows without a good attempt in between is twice as long.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// No suspension is longer.
@@ -77,6 +81,8 @@ pub(super) struct Blame {
 #[derive(Debug, Default)]
 struct Standing {
     streak: u32,
+    /// Attempts in a row that it gave back without a trouble.
+    returns: u32,
     suspended_until: Option<Moment>,
 }
 
@@ -157,6 +163,13 @@ impl Blame {
         let pause = FIRST_PAUSE.saturating_mul(1 << beyond.min(16)).min(LONGEST_PAUSE);
         standing.suspended_until = Some(now + pause);
         Some(pause)
+    }
+
+    /// A builder gave an attempt back, and nobody is to blame. Gives how long it is suspended, if it is.
+    pub(super) fn gave_back(&mut self, now: Moment, builder: &BuilderId) -> Option<Duration> {
+        let standing = self.standing.entry(builder.clone()).or_default();
+        standing.returns = (standing.returns + 1) % RETURNS;
+        if standing.returns == 0 { self.failed_on(now, builder) } else { None }
     }
 
     /// How many attempts in a row have failed through a builder's fault.

@@ -46,7 +46,7 @@ use std::time::Duration;
 
 use moji_proto::{AttemptId, TargetName};
 
-pub use blame::{FIRST_PAUSE, LONGEST_PAUSE, MOST_RETURNS, MOST_TRIES, STREAK, Try, TryKind};
+pub use blame::{FIRST_PAUSE, LONGEST_PAUSE, MOST_RETURNS, MOST_TRIES, RETURNS, STREAK, Try, TryKind};
 pub use event::{Builder, Effect, Ending, Event};
 pub use lease::{Claim, Lease, LeaseState};
 

@@ -1,5 +1,7 @@
 //! How leases end: with results, without, too often without.
 
+use std::time::Duration;
+
 use moji_proto::{AttemptId, FailureKind, Outcome};
 
 use super::{Effect, Ending, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
@@ -59,6 +61,8 @@ impl Scheduler {
         if trouble {
             self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::GivenBack);
             effects.extend(self.builder_failed(now, &lease));
+        } else if let Some(pause) = self.blame.gave_back(now, &lease.builder) {
+            effects.extend(self.suspended(&lease, pause));
         }
         effects.extend(self.end_without_result(attempt, Ending::Released { trouble }));
         effects
@@ -116,7 +120,11 @@ impl Scheduler {
     }
 
     fn builder_failed(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {
-        let Some(pause) = self.blame.failed_on(now, &lease.builder) else { return Vec::new() };
+        let pause = self.blame.failed_on(now, &lease.builder);
+        pause.map(|pause| self.suspended(lease, pause)).unwrap_or_default()
+    }
+
+    fn suspended(&mut self, lease: &Lease, pause: Duration) -> Vec<Effect> {
         let streak = self.blame.streak(&lease.builder);
         let sessions = self.builders.iter().filter(|(_, other)| other.builder.id == lease.builder);
         let mut effects: Vec<_> =

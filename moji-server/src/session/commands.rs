@@ -46,11 +46,16 @@ impl Session {
         self.claimed.remove(&attempt);
     }
 
+    fn holds(&mut self, attempt: moji_proto::AttemptId, slot: Option<u16>) {
+        let staging = self.config.folders.attempt(attempt);
+        self.held.insert(attempt, Held::new(slot, staging, &self.config.limits));
+    }
+
     fn assign(&mut self, leased: LeasedSrpm) -> anyhow::Result<()> {
         let LeasedSrpm { attempt, slot, target, srpm, path, size } = leased;
         let stream = self.sending.open(&self.out);
         self.asked.remove(&slot);
-        self.held.insert(attempt, Held::new(Some(slot), self.config.folders.attempt(attempt)));
+        self.holds(attempt, Some(slot));
         self.out.send(&ToBuilder::Assign(Assignment {
             attempt,
             slot,
@@ -66,7 +71,7 @@ impl Session {
 
     fn resume(&mut self, ResumedAttempt { attempt, slot, logs }: ResumedAttempt) -> anyhow::Result<()> {
         self.claimed.remove(&attempt);
-        self.held.insert(attempt, Held::new(slot, self.config.folders.attempt(attempt)));
+        self.holds(attempt, slot);
         Ok(self.out.send(&ToBuilder::Resume { attempt, logs })?)
     }
 

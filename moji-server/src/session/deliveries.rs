@@ -6,9 +6,15 @@ use moji_proto::{AttemptId, ManifestEntry, Outcome, StreamId, ToBuilder, limits}
 
 use super::results::{self, DeliveryError, Files, Have};
 use super::{FromSession, Session, TaskEnd};
+use crate::limits::Limits;
+use crate::quiet::Topic;
+use crate::room::in_words;
 
 /// How often a delivery may come with wrong bytes.
 const DELIVERIES: u32 = 3;
+/// Entries of manifests that are kept for one builder at a time, some tens of megabytes; the next delivery
+/// has to wait. Far more than builds leave.
+const LISTED: usize = 5 * limits::FILES;
 
 /// How far the delivery of an attempt is.
 #[derive(Debug, Default)]
@@ -26,6 +32,21 @@ pub(super) enum DeliveryState {
     Receiving { outcome: Outcome, manifest: Vec<ManifestEntry> },
     /// All is here; the farm decides.
     Received,
+    /// The server has no memory for the manifest just now, which may be coming all the same.
+    Postponed,
+}
+
+impl DeliveryState {
+    /// Entries of a manifest that are kept for it.
+    fn listed(&self) -> usize {
+        match self {
+            Self::None | Self::Received | Self::Postponed => 0,
+            Self::Listing { announced, .. } => announced.files as usize,
+            Self::Preparing { manifest, .. }
+            | Self::Wanted { manifest, .. }
+            | Self::Receiving { manifest, .. } => manifest.len(),
+        }
+    }
 }
 
 /// What a delivery says of itself.
@@ -37,28 +58,60 @@ pub(super) struct Announced {
 }
 
 impl Session {
-    pub(super) fn on_deliver(&mut self, attempt: AttemptId, announced: Announced) -> anyhow::Result<()> {
+    pub(super) async fn on_deliver(
+        &mut self,
+        attempt: AttemptId,
+        announced: Announced,
+    ) -> anyhow::Result<()> {
+        let listed: usize = self.held.values().map(|held| held.delivery.listed()).sum();
         let Some(held) = self.held.get_mut(&attempt) else {
             return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
         };
         if announced.files as usize > limits::FILES {
             bail!("the results of {attempt} have more than {} files", limits::FILES);
         }
-        if !matches!(held.delivery, DeliveryState::None) {
+        if !matches!(held.delivery, DeliveryState::None | DeliveryState::Postponed) {
             bail!("it delivers {attempt} twice at a time");
         }
         held.has_ended = true;
+        let Limits { manifest_entries, attempt_size, .. } = self.config.limits;
+        if announced.files as usize > manifest_entries {
+            let what = format!("{} files, more than {manifest_entries}", announced.files);
+            return self.too_much(attempt, what).await;
+        }
+        if announced.bytes > attempt_size {
+            let what = format!("{}, more than {}", in_words(announced.bytes), in_words(attempt_size));
+            return self.too_much(attempt, what).await;
+        }
+        if listed + announced.files as usize > LISTED {
+            held.delivery = DeliveryState::Postponed;
+            let reason = "too many files are being delivered at a time: try again later".into();
+            return Ok(self.out.send(&ToBuilder::Rejected { attempt, reason, again: true })?);
+        }
         held.delivery = DeliveryState::Listing { announced, manifest: Vec::new() };
-        self.prepare_when_listed(attempt)
+        self.prepare_when_listed(attempt).await
     }
 
-    pub(super) fn on_manifest(
+    /// Results that are larger than they may be are not wanted, not now and not later: the next builder
+    /// may do better.
+    async fn too_much(&mut self, attempt: AttemptId, what: String) -> anyhow::Result<()> {
+        self.held.remove(&attempt);
+        let reason = format!("its results are larger than the server's limits allow: {what}");
+        self.warn(Topic::TooMuch, format_args!("delivers {attempt} in vain: {reason}"));
+        self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(&reason), again: false })?;
+        self.release(attempt, reason, true).await
+    }
+
+    pub(super) async fn on_manifest(
         &mut self,
         attempt: AttemptId,
         entries: Vec<ManifestEntry>,
     ) -> anyhow::Result<()> {
         // Late parts for an attempt that is over concern nobody.
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        if matches!(held.delivery, DeliveryState::Postponed) {
+            return Ok(());
+        }
         let DeliveryState::Listing { announced, manifest, .. } = &mut held.delivery else {
             bail!("it lists files of {attempt} that it does not deliver");
         };
@@ -66,11 +119,11 @@ impl Session {
             bail!("it lists more files of {attempt} than it announced");
         }
         manifest.extend(entries);
-        self.prepare_when_listed(attempt)
+        self.prepare_when_listed(attempt).await
     }
 
     /// Looks for what is there of a delivery when its manifest is complete.
-    fn prepare_when_listed(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+    async fn prepare_when_listed(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
         let is_complete = matches!(
             &held.delivery,
@@ -83,6 +136,11 @@ impl Session {
             return Ok(());
         };
         results::check_manifest(&manifest, announced.bytes)?;
+        let most = self.config.limits.artifact_size;
+        if let Some(entry) = manifest.iter().find(|entry| entry.size > most) {
+            let what = format!("{} has {}, more than {}", entry.name, in_words(entry.size), in_words(most));
+            return self.too_much(attempt, what).await;
+        }
         let (staging, listed) = (held.staging.clone(), manifest.clone());
         held.delivery = DeliveryState::Preparing { outcome: announced.outcome, manifest };
         let free_space = self.config.free_space.clone();

@@ -7,12 +7,14 @@ use moji_proto::handshake::{Binding, HandshakeError, Refusal, RefusalCode};
 use moji_proto::io::FrameReader;
 use moji_proto::outcome::one_line;
 use moji_proto::{CredentialName, PublicKey, Registration, TargetName, ToServer, encoding, limits};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::sleep;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::time::{sleep, timeout};
 
-use super::SessionConfig;
+use super::{GOODBYE, SessionConfig};
 use crate::BuilderId;
+use crate::access::Opened;
 use crate::access::credentials::{Credential, Credentials, Role};
+use crate::peer::Peer;
 
 /// A builder that was let in.
 pub(super) struct Guest {
@@ -46,32 +48,68 @@ impl Pass {
         Ok(Some(credential))
     }
 }
+/// What is read from a stranger, and what is written to it.
+type Frames<Io> = FrameReader<ReadHalf<Opened<Io>>>;
+type Write<Io> = WriteHalf<Opened<Io>>;
 
-/// Handshake and registration. A peer that is refused is told why.
-///
-/// # Errors
-/// Why the peer cannot be let in.
-pub(super) async fn greet(
-    frames: &mut FrameReader<impl AsyncRead + Unpin>,
-    write: &mut (impl AsyncWrite + Unpin),
-    binding: &Binding,
-    config: &SessionConfig,
-) -> anyhow::Result<Guest> {
-    let refusal = match handshake(frames, write, binding, config).await? {
-        Ok(pass) => match register(frames, &pass, config).await {
-            Ok(guest) => return Ok(guest),
-            Err(error) => Refusal::new(RefusalCode::Registration, &format!("{error:#}")),
-        },
-        Err(HandshakeError::Refuse(refusal)) => refusal,
-        Err(error) => return Err(error.into()),
+/// How the greeting of a stranger ended.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
+pub(super) enum Greeted<Io> {
+    /// It is a builder.
+    Welcome(Guest, Frames<Io>, Write<Io>),
+    /// It cannot be let in, and is to be told why.
+    Refused(Refusal, Write<Io>),
+    /// The connection is lost, or it has refused us.
+    Lost(anyhow::Error),
+    /// It has taken too long.
+    Silent,
+    /// It had to make place for another one.
+    Displaced,
+}
+
+/// TLS, handshake and registration.
+pub(super) async fn greet<Io>(io: Io, config: &SessionConfig) -> Greeted<Io>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
+    let (io, binding) = match config.access.open(io).await {
+        Ok(opened) => opened,
+        Err(error) => return Greeted::Lost(error),
     };
-    if refusal.code == Some(RefusalCode::WrongProof) {
-        sleep(config.refusal_delay).await;
+    let (read, mut write) = split(io);
+    let mut frames = FrameReader::new(read);
+    match handshake(&mut frames, &mut write, &binding, config).await {
+        Ok(Ok(pass)) => match register(&mut frames, &pass, config).await {
+            Ok(guest) => Greeted::Welcome(guest, frames, write),
+            Err(error) => {
+                let reason = format!("{error:#}");
+                Greeted::Refused(Refusal::new(RefusalCode::Registration, &reason), write)
+            }
+        },
+        Ok(Err(HandshakeError::Refuse(refusal))) => Greeted::Refused(refusal, write),
+        Ok(Err(error)) => Greeted::Lost(error.into()),
+        Err(error) => Greeted::Lost(error),
     }
-    write.write_all(&refusal.encode()).await?;
-    write.flush().await?;
-    write.shutdown().await?;
-    bail!(refusal)
+}
+
+/// Tells a peer why it is not let in. Whoever has guessed wrong waits for it, beyond the time that a
+/// greeting may take.
+pub(super) async fn refuse(
+    write: &mut (impl AsyncWrite + Unpin),
+    refusal: &Refusal,
+    peer: &Peer,
+    config: &SessionConfig,
+) {
+    if refusal.code == Some(RefusalCode::WrongProof) {
+        sleep(config.logins.failed(peer)).await;
+    }
+    let told = async {
+        write.write_all(&refusal.encode()).await?;
+        write.flush().await?;
+        write.shutdown().await
+    };
+    // One that does not want to know is not waited for.
+    let _ = timeout(GOODBYE, told).await;
 }
 
 /// Outer errors: the connection is lost. Inner ones: the handshake failed.

@@ -21,6 +21,9 @@ impl Session {
                 if self.is_busy(slot) || !self.asked.insert(slot) {
                     bail!("it asks for work for slot {slot}, which has some or has asked already");
                 }
+                if self.held.len() >= limits::HOLDS {
+                    bail!("it asks for work, and has delivered none of {} attempts", self.held.len());
+                }
                 self.tell(FromSession::Asked(self.id, slot)).await
             }
             ToServer::Drain => {
@@ -32,9 +35,9 @@ impl Session {
                 self.on_heartbeat(&attempts).await
             }
             ToServer::Log { attempt, file, offset, stream } => self.on_log(attempt, file, offset, stream),
-            ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries),
+            ToServer::Manifest { attempt, entries } => self.on_manifest(attempt, entries).await,
             ToServer::Deliver { attempt, outcome, files, bytes } => {
-                self.on_deliver(attempt, Announced { outcome: outcome.bounded(), files, bytes })
+                self.on_deliver(attempt, Announced { outcome: outcome.bounded(), files, bytes }).await
             }
             ToServer::Upload { attempt, offset, stream } => self.on_upload(attempt, offset, stream),
             ToServer::Hold(held) => self.on_hold(held).await,
@@ -131,6 +134,7 @@ impl Session {
             offset,
             limit: self.config.log_limit,
             about: format!("{}: {} of {attempt}", self.name, file.file_name()),
+            pace: held.log_pace.clone(),
         };
         let ended = self.ended.clone();
         self.writes.spawn(async move {

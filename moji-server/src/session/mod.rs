@@ -35,14 +35,21 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::BuilderId;
+use crate::accept::Place;
 use crate::access::Access;
 use crate::access::credentials::Credentials;
+use crate::bucket::Bucket;
 use crate::folders::Folders;
+use crate::limits::Limits;
+use crate::logins::Logins;
+use crate::peer::Peer;
+use crate::quiet::{Quiet, Topic};
 use crate::room::FreeSpace;
 use crate::scheduler::{Builder, SessionId};
 use deliveries::DeliveryState;
-use greet::{Guest, Pass};
+use greet::{Greeted, Guest, Pass};
 use results::{DeliveryError, Files, Have};
+use transfer::LogPace;
 
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -58,10 +65,12 @@ pub struct SessionConfig {
     pub heartbeat: Duration,
     /// After how long without a frame a connection is given up.
     pub dead_after: Duration,
-    /// How long a peer may take until it has registered.
-    pub handshake_timeout: Duration,
-    /// How long a peer with a wrong password waits for the answer.
-    pub refusal_delay: Duration,
+    /// What peers may make the server keep or do.
+    pub limits: Limits,
+    /// Who came with a wrong password.
+    pub logins: Logins,
+    /// What was said of strangers lately.
+    pub(crate) quiet: Quiet,
     /// Most bytes of one live log, in bytes.
     pub log_limit: u64,
     /// Where staging is.
@@ -175,6 +184,7 @@ struct Held {
     staging: PathBuf,
     /// The live logs that were announced: each once, or a builder could fill the disk with them.
     logs: BTreeSet<LogFile>,
+    log_pace: LogPace,
     /// A delivery was announced: it has ended, and its slot is free.
     has_ended: bool,
     delivery: DeliveryState,
@@ -185,11 +195,12 @@ struct Held {
 }
 
 impl Held {
-    fn new(slot: Option<u16>, staging: PathBuf) -> Self {
+    fn new(slot: Option<u16>, staging: PathBuf, limits: &Limits) -> Self {
         Self {
             slot,
             staging,
             logs: BTreeSet::new(),
+            log_pace: LogPace::new(limits),
             has_ended: false,
             delivery: DeliveryState::None,
             wrong: 0,
@@ -218,6 +229,7 @@ enum TaskEnd {
 
 struct Session {
     id: SessionId,
+    peer: Peer,
     name: BuilderId,
     slots: u16,
     /// How it was let in, and what tells whether that is still good.
@@ -247,7 +259,8 @@ struct Session {
 /// `None` when it never became a builder's. Everything that belongs to it has ended then.
 pub async fn serve<Io>(
     io: Io,
-    peer: String,
+    peer: Peer,
+    place: Place,
     id: SessionId,
     config: Arc<SessionConfig>,
     farm: mpsc::Sender<FromSession>,
@@ -256,29 +269,43 @@ pub async fn serve<Io>(
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let greeting = async {
-        let (io, binding) = config.access.open(io).await?;
-        let (read, mut write) = tokio::io::split(io);
-        let mut frames = FrameReader::new(read);
-        let guest = greet::greet(&mut frames, &mut write, &binding, &config).await?;
-        anyhow::Ok((guest, frames, write))
-    };
+    let greeting = greet::greet(io, &config);
     let greeted = tokio::select! {
         biased;
         () = shutdown.cancelled() => return None,
-        greeted = timeout(config.handshake_timeout, greeting) => greeted,
+        () = place.displaced() => Greeted::Displaced,
+        greeted = timeout(config.limits.handshake_timeout, greeting) => greeted.unwrap_or(Greeted::Silent),
     };
     let (Guest { builder, registration, pass }, frames, write) = match greeted {
-        Ok(Ok(greeted)) => greeted,
-        Ok(Err(error)) => {
-            tracing::warn!("{peer}: refused: {error:#}");
+        Greeted::Welcome(guest, frames, write) => (guest, frames, write),
+        Greeted::Refused(refusal, mut write) => {
+            config.quiet.warn(Topic::Refused, &peer, format_args!("refused: {refusal}"));
+            let told = greet::refuse(&mut write, &refusal, &peer, &config);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => {}
+                () = place.displaced() => {}
+                () = told => {}
+            }
             return None;
         }
-        Err(_) => {
-            tracing::warn!("{peer}: closed: it did not introduce itself in {:?}", config.handshake_timeout);
+        Greeted::Lost(error) => {
+            config.quiet.warn(Topic::Refused, &peer, format_args!("refused: {error:#}"));
+            return None;
+        }
+        Greeted::Silent => {
+            let patience = config.limits.handshake_timeout;
+            let what = format_args!("closed: it did not introduce itself in {patience:?}");
+            config.quiet.warn(Topic::Silent, &peer, what);
+            return None;
+        }
+        Greeted::Displaced => {
+            let what = format_args!("closed: it made place for another one (--limit strangers)");
+            config.quiet.warn(Topic::Displaced, &peer, what);
             return None;
         }
     };
+    place.is_known();
 
     let (out, queues) = queues();
     let mut writer = tokio::spawn(queues.write(write));
@@ -296,6 +323,7 @@ where
     let streams = usize::from(registration.slots) * limits::STREAMS_PER_SLOT;
     let mut session = Session {
         id,
+        peer,
         name,
         slots: registration.slots,
         pass,
@@ -334,7 +362,50 @@ where
     Some(reason)
 }
 
+/// How fast a builder's control messages are read.
+struct Pace {
+    bucket: Bucket,
+    paused_until: Option<Instant>,
+    was_said: bool,
+}
+
+impl Pace {
+    fn new(limits: &Limits) -> Self {
+        let bucket = Bucket::new(limits.message_rate, limits.message_burst);
+        Self { bucket, paused_until: None, was_said: false }
+    }
+
+    fn is_paused(&self) -> bool {
+        self.paused_until.is_some()
+    }
+
+    fn until(&self) -> Instant {
+        self.paused_until.unwrap_or_else(Instant::now)
+    }
+
+    fn go_on(&mut self) {
+        self.paused_until = None;
+    }
+
+    fn took_one(&mut self, session: &Session) {
+        let wait = self.bucket.take(1);
+        if wait.is_zero() {
+            return;
+        }
+        self.paused_until = Some(Instant::now() + wait);
+        if !std::mem::replace(&mut self.was_said, true) {
+            let most = session.config.limits.message_rate;
+            session.warn(Topic::Flood, format_args!("is slowed down to {most} messages a second"));
+        }
+    }
+}
+
 impl Session {
+    /// Says what a builder can cause as often as it likes.
+    fn warn(&self, topic: Topic, what: std::fmt::Arguments<'_>) {
+        self.config.quiet.warn(topic, &self.peer, format_args!("{} {what}", self.name));
+    }
+
     /// Serves until the connection ends; says why in words that fit after "gone: ".
     async fn run<R: AsyncRead + Unpin>(
         &mut self,
@@ -348,6 +419,7 @@ impl Session {
             software: concat!("moji-server ", env!("CARGO_PKG_VERSION")).into(),
         })?;
         let mut dead_at = Instant::now() + self.config.dead_after;
+        let mut pace = Pace::new(&self.config.limits);
         let out = self.out.clone();
         loop {
             tokio::select! {
@@ -369,7 +441,9 @@ impl Session {
                 }
                 Some(end) = self.writes.join_next() => self.on_task_end(end.context("a transfer failed")?).await?,
                 Some(end) = self.sends.join_next() => self.on_task_end(end.context("a transfer failed")?).await?,
-                frame = frames.next() => {
+                // Nothing is read meanwhile: the transport makes the builder wait.
+                () = sleep_until(pace.until()), if pace.is_paused() => pace.go_on(),
+                frame = frames.next(), if !pace.is_paused() => {
                     let Some(frame) = frame? else { return Ok("it closed the connection".into()) };
                     dead_at = Instant::now() + self.config.dead_after;
                     match frame.kind {
@@ -377,10 +451,13 @@ impl Session {
                             let (stream, bytes) = frame::split_data(frame.body)?;
                             self.receiving.on_data(stream, bytes)?;
                         }
-                        Kind::Control => match encoding::decode(&frame.body)? {
-                            ToServer::Goodbye { reason } => return Ok(one_line(&reason)),
-                            message => self.on_message(message).await?,
-                        },
+                        Kind::Control => {
+                            pace.took_one(self);
+                            match encoding::decode(&frame.body)? {
+                                ToServer::Goodbye { reason } => return Ok(one_line(&reason)),
+                                message => self.on_message(message).await?,
+                            }
+                        }
                         kind => bail!("a {kind:?} frame after the handshake"),
                     }
                 }

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -16,6 +17,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::beneath::{self, Folder};
+use crate::bucket::Bucket;
+use crate::limits::Limits;
 use crate::room::is_full;
 
 /// How often a full disk is tried again.
@@ -89,6 +92,26 @@ pub(super) struct Log {
     pub(super) limit: u64,
     /// What it is called in messages.
     pub(super) about: String,
+    /// How fast the logs of its attempt may come.
+    pub(super) pace: LogPace,
+}
+
+/// The pace of all live logs of one attempt. The lock is held for a calculation, never across a wait.
+#[derive(Debug, Clone)]
+pub(super) struct LogPace(Arc<Mutex<Bucket>>);
+
+/// A piece counts for so many bytes at least: each costs a write and an answer.
+const LEAST_PIECE: u64 = 4096;
+
+impl LogPace {
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self(Arc::new(Mutex::new(Bucket::new(limits.log_rate, limits.log_burst))))
+    }
+
+    /// How long the sender is to wait after a piece.
+    fn after(&self, bytes: u64) -> Duration {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take(bytes.max(LEAST_PIECE))
+    }
 }
 
 /// Appends what comes to a log, up to its limit; then the sender is told to stop. A disk that is full is
@@ -98,7 +121,7 @@ pub(super) struct Log {
 /// When the file cannot be written, or has another length: there would be a gap, or a part twice.
 pub(super) async fn receive_log(
     mut stream: IncomingStream<ToBuilder>,
-    Log { path, offset, limit, about }: Log,
+    Log { path, offset, limit, about, pace }: Log,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
     let opened = spawn_blocking(move || {
@@ -111,6 +134,7 @@ pub(super) async fn receive_log(
         bail!("it is sent from byte {offset} on, but {length} bytes of it are here");
     }
     let mut room = limit.saturating_sub(length);
+    let mut was_slowed = false;
     while let Some(Piece::Data(mut bytes)) = stream.next().await {
         bytes.truncate(room.try_into().unwrap_or(usize::MAX));
         let length = bytes.len() as u64;
@@ -136,6 +160,17 @@ pub(super) async fn receive_log(
         if room == 0 {
             stream.unwanted()?;
             break;
+        }
+        // It is on the disk, and the sender does not know: it waits when its window is full.
+        let wait = pace.after(length);
+        if !wait.is_zero() {
+            if !std::mem::replace(&mut was_slowed, true) {
+                tracing::info!("{about} comes too fast, and is slowed down (--limit log-rate)");
+            }
+            tokio::select! {
+                () = ended.cancelled() => {}
+                () = sleep(wait) => {}
+            }
         }
         stream.wrote(length)?;
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use moji_proto::{AttemptId, FailureKind, Outcome};
 
-use super::super::{Event, FIRST_PAUSE, MOST_RETURNS, Try, TryKind};
+use super::super::{Event, FIRST_PAUSE, MOST_RETURNS, RETURNS, STREAK, Try, TryKind};
 use super::world::{GRACE, World, failed, key};
 use super::{attempt_of, ready};
 
@@ -320,4 +320,22 @@ fn nothing_is_given_back_for_ever() {
     }
     fails(&mut world, 0, FailureKind::Interrupted);
     assert_eq!(world.committing.len(), 1);
+}
+
+#[test]
+fn a_builder_that_takes_and_gives_back_is_suspended_at_last() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    world.drop_srpm(0, 10);
+    for given_back in 0..RETURNS * STREAK {
+        assert!(world.suspended.is_empty(), "after {given_back}");
+        world.ask(session, 0);
+        let attempt = attempt_of(&world, 0);
+        world.memories.remove(&attempt);
+        world.tell(Event::Released { session, attempt, trouble: false });
+    }
+    assert_eq!(world.suspended, [FIRST_PAUSE]);
+    assert!(world.held.is_empty(), "nobody is to blame: the SRPM is not");
+    world.ask(session, 0);
+    assert!(world.working.is_empty());
+    world.check();
 }
