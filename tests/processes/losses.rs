@@ -1,7 +1,6 @@
 //! Clients and servers that are killed, stopped and started again.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moji_proto::Outcome;
 use moji_tests::support::processes::{Farm, names_in, outcome_of, tiny, wait_until};
@@ -97,9 +96,8 @@ fn a_client_that_hangs_and_wakes_in_the_middle_competes_and_one_result_counts() 
     farm.wait_no_build_processes();
     assert_eq!(farm.server().count("precious-1-1.src.rpm succeeded: "), 1);
     wait_until("both builders have forgotten it", || {
-        ["sleeper", "other"].iter().all(|name| {
-            farm.attempts_of(name).is_empty() && names_in(&farm.work_dir(name).join("outbox")).is_empty()
-        })
+        let is_idle = |name: &str| farm.attempts_of(name).is_empty() && farm.parcels_of(name).is_empty();
+        is_idle("sleeper") && is_idle("other")
     });
 }
 
@@ -158,15 +156,14 @@ fn finished_results_outlive_their_client() {
     farm.server.as_mut().unwrap().kill();
     farm.open("precious");
     farm.client("b1").wait_line("precious-1-1.src.rpm is built");
-    let outbox = farm.work_dir("b1").join("outbox");
-    let parcels = || fs::read_dir(&outbox).into_iter().flatten().flatten().map(|entry| entry.path());
-    wait_until("results in the outbox", || parcels().any(|parcel| parcel.join("parcel.json").exists()));
+    let is_whole = |parcel: &PathBuf| parcel.join("parcel.json").exists();
+    wait_until("results in the outbox", || farm.parcels_of("b1").iter().any(is_whole));
     farm.client_mut("b1").kill();
     farm.start_server(&[]);
     farm.start_client("b1", &[]);
     farm.client("b1").wait_line("the results of precious-1-1.src.rpm");
     assert_built_once_by(&farm, "precious", "b1");
-    wait_until("an empty outbox", || parcels().next().is_none());
+    wait_until("an empty outbox", || farm.parcels_of("b1").is_empty());
     farm.wait_no_build_processes();
 }
 

@@ -211,16 +211,18 @@ async fn a_flood_of_messages_is_read_slowly_and_nobody_else_waits() -> Result {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_password_lets_so_many_builders_in_and_a_new_connection_takes_the_place_of_the_old() -> Result {
+async fn a_password_lets_so_many_builders_in_and_one_that_comes_back_takes_its_own_place() -> Result {
     let server = server(Limits { builders_per_credential: 2, ..Limits::default() })?;
     let mut first = server.builder("first", &["f43"], 1).await?;
     let mut second = server.builder("second", &["f43"], 1).await?;
     let third = server.builder("third", &["f43"], 1).await?.to_the_end().await;
     let [ToBuilder::Goodbye { reason }] = &third[..] else { anyhow::bail!("{third:?}") };
-    assert!(reason.contains("2 builders are connected"), "{reason}");
-    // The same builder, whose first connection the server takes to be alive.
+    assert!(reason.contains("2 builders are connected with the password"), "{reason}");
+    // The server takes the first connection to be alive.
     let mut again = server.builder("first", &["f43"], 1).await?;
-    assert!(matches!(first.to_the_end().await[..], [ToBuilder::Goodbye { .. }]));
+    let ended = first.to_the_end().await;
+    let [ToBuilder::Goodbye { reason }] = &ended[..] else { anyhow::bail!("{ended:?}") };
+    assert!(reason.contains("come back"), "{reason}");
     server.site.put_srpm("a")?;
     again.lease(0).await?;
     // One that has left makes place, for whoever tries often enough.

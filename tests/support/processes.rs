@@ -533,6 +533,11 @@ impl Farm {
         })
     }
 
+    /// What waits in a builder's outbox.
+    pub fn parcels_of(&self, name: &str) -> Vec<PathBuf> {
+        folders(&self.work_dir(name).join("outbox"))
+    }
+
     /// The folders of a client's running attempts, each with its SRPM and `result/`.
     pub fn attempts_of(&self, client: &str) -> Vec<PathBuf> {
         let slots = folders(&self.work_dir(client)).into_iter();

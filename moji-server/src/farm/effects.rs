@@ -6,7 +6,7 @@ use moji_proto::{AttemptId, FailureKind, Outcome};
 use tokio::task::spawn_blocking;
 
 use super::note::Note;
-use super::{Farm, RETRY, Trouble, moves};
+use super::{COME_BACK, Farm, RETRY, Trouble, moves};
 use crate::BuildKey;
 use crate::commit::Refusal;
 use crate::hold;
@@ -73,8 +73,7 @@ impl Farm {
                     self.tell(session, SessionCommand::Suspend(pause, reason));
                 }
                 Effect::Disconnect(session) => {
-                    let reason = "it has come back on a new connection".into();
-                    self.tell(session, SessionCommand::Close(reason));
+                    self.tell(session, SessionCommand::Close(COME_BACK.into()));
                 }
             }
         }

@@ -54,6 +54,9 @@ const RETRY: Duration = Duration::from_secs(5);
 /// How often the room on the disk is looked at.
 const CHECK_ROOM: Duration = Duration::from_secs(5);
 
+/// Why a builder's last connection is closed.
+const COME_BACK: &str = "it has come back on a new connection";
+
 /// How a farm is to run.
 #[derive(Debug)]
 pub struct FarmConfig {

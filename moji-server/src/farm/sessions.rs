@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
 use tokio::task::spawn_blocking;
 
-use super::{Connected, Farm};
+use super::{COME_BACK, Connected, Farm};
 use crate::BuilderId;
 use crate::commit::Delivery;
 use crate::scheduler::{Event, SessionId};
@@ -15,14 +15,13 @@ impl Farm {
         match event {
             FromSession::Connected { session, builder, machine, commands } => {
                 let name = builder.id.clone();
-                let connected = Connected { name, machine, commands };
-                if let Err(full) = self.check_places(&connected.name) {
-                    tracing::warn!("{} is sent away: {full}", connected.name);
+                if let Err(full) = self.make_place(&name) {
+                    tracing::warn!("{name} is sent away: {full}");
                     // Nothing was sent to it before.
-                    let _ = connected.commands.try_send(SessionCommand::Close(full));
+                    let _ = commands.try_send(SessionCommand::Close(full));
                     return;
                 }
-                self.sessions.insert(session, connected);
+                self.sessions.insert(session, Connected { name, machine, commands });
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
@@ -44,16 +43,20 @@ impl Farm {
         }
     }
 
-    /// Whether its credential lets one more builder in. One that is there already under that name does not
-    /// count: the new connection takes its place.
+    /// Whether its credential lets one more builder in. When it does not, a builder may still take the
+    /// place of its own last connection, which the server has not missed yet.
     ///
     /// # Errors
     /// Why not, for people.
-    fn check_places(&self, newcomer: &BuilderId) -> Result<(), String> {
-        let is_other = |id: &&BuilderId| id.credential == newcomer.credential && *id != newcomer;
-        let connected = self.sessions.values().map(|connected| &connected.name).filter(is_other).count();
+    fn make_place(&mut self, newcomer: &BuilderId) -> Result<(), String> {
+        let has_same = |connected: &&Connected| connected.name.credential == newcomer.credential;
         let most = self.limits.builders_per_credential;
-        if connected < most {
+        if self.sessions.values().filter(has_same).count() < most {
+            return Ok(());
+        }
+        let last = self.sessions.iter().find(|(_, connected)| connected.name == *newcomer);
+        if let Some(last) = last.map(|(session, _)| *session).and_then(|last| self.sessions.remove(&last)) {
+            let _ = last.commands.try_send(SessionCommand::Close(COME_BACK.into()));
             return Ok(());
         }
         let whose = match &newcomer.credential {
