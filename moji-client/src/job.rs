@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use moji_proto::io::{IncomingStream, Piece};
 use moji_proto::limits::DATA_BYTES;
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::builder::{BuildTask, Builder};
 use crate::connection::Lease;
 use crate::crash::{self, Point};
+use crate::disk::{FreeSpace, readable};
 use crate::mock::logs::PhaseParser;
 use crate::outbox::{self, Finished, Parcel};
 use crate::tail::{Tail, read_from};
@@ -54,6 +55,10 @@ pub struct Job {
     pub work_dir: Arc<WorkDir>,
     /// Most bytes of one log.
     pub log_limit: u64,
+    /// How much room there is.
+    pub free_space: FreeSpace,
+    /// So much of it is to stay, in bytes.
+    pub min_free: u64,
 }
 
 /// How far a job is.
@@ -154,6 +159,7 @@ impl Job {
     /// The SRPM into a file, checked against its size and digest.
     async fn receive(&mut self, path: &Path) -> Result<Sha256, Stop> {
         self.tell(Progress::Phase(Phase::Receiving)).await;
+        self.check_room().await?;
         let created = path.to_owned();
         let mut file =
             spawn_blocking(move || File::create_new(created)).await?.context("cannot store the SRPM")?;
@@ -188,6 +194,22 @@ impl Job {
                 }
                 Some(Piece::Abort(reason)) => Err(anyhow!("the server cannot send the SRPM: {reason}"))?,
                 None => return Err(Stop::Cancelled),
+            }
+        }
+    }
+
+    /// A server that is hostile, or knows no better, must not fill the disk.
+    async fn check_room(&self) -> anyhow::Result<()> {
+        let (free_space, min_free, size) = (self.free_space.clone(), self.min_free, self.assignment.size);
+        let room = spawn_blocking(move || free_space.look()).await?.map(|free| free.saturating_sub(min_free));
+        match room.filter(|room| *room < size) {
+            None => Ok(()),
+            Some(room) => {
+                bail!(
+                    "the SRPM has {}, and there is room for {} (--min-free)",
+                    readable(size),
+                    readable(room)
+                )
             }
         }
     }

@@ -86,6 +86,8 @@ impl<C: Connector> Client<C> {
             builder: Arc::clone(&self.builder),
             work_dir: Arc::clone(&self.work_dir),
             log_limit: self.config.log_limit,
+            free_space: self.config.free_space.clone(),
+            min_free: self.config.min_free,
         };
         let running = Running { assignment, sha256: None, phase: Phase::Receiving, cancel, lease: lease_tx };
         self.running.insert(slot, running);

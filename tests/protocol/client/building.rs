@@ -1,5 +1,9 @@
 //! From an assignment to the results.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moji_client::disk::FreeSpace;
+
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -76,6 +80,32 @@ async fn a_damaged_srpm_is_given_back_and_the_slot_rests() -> Result {
     assert_eq!(begun.elapsed().as_secs(), 30);
     assert!(driven.builds.try_recv().is_err(), "a damaged SRPM was built");
     assert_eq!(driven.left(), Vec::<String>::new());
+    Ok(())
+}
+
+/// Else a server could fill the disk.
+#[tokio::test(start_paused = true)]
+async fn an_srpm_that_does_not_fit_is_given_back_before_it_comes() -> Result {
+    let (bytes, sha256) = source("large");
+    let free = Arc::new(AtomicU64::new(100 + bytes.len() as u64 - 1));
+    let seen = Arc::clone(&free);
+    let mut driven = Driven::start(1, |config| {
+        config.min_free = 100;
+        config.free_space = FreeSpace::new(move || Some(seen.load(Ordering::SeqCst)));
+    })?;
+    let mut server = driven.server_asked([0]).await?;
+    let attempt = server.assign(47, 0, "large", &bytes, sha256).await?;
+    match server.word().await? {
+        ToServer::Release { attempt: of, reason, trouble: true } if of == attempt => {
+            assert!(reason.contains("--min-free"), "{reason}");
+        }
+        other => bail!("{other:?}"),
+    }
+    assert!(driven.builds.try_recv().is_err());
+    driven.nothing_left().await?;
+    free.fetch_add(1, Ordering::SeqCst);
+    asked(&mut server, [0]).await?;
+    driven.building(&mut server, 48, 0, "large").await?;
     Ok(())
 }
 
