@@ -182,3 +182,27 @@ fn every_limit_is_in_the_readme_with_its_default() {
         assert!(readme.contains(&row), "README.md has no row {row}");
     }
 }
+
+/// `scripts/fuzz` builds with a lock file of its own, which nothing else would notice to be out of date.
+#[test]
+fn the_fuzz_targets_lock_what_the_crates_depend_on() {
+    let lock = fs::read_to_string(top().join("tests/fuzz/Cargo.lock")).unwrap();
+    for name in ["moji-proto", "moji-server", "moji-client"] {
+        let (_, rest) = lock.split_once(&format!("name = \"{name}\"\n")).unwrap();
+        let (locked, _) = rest.split_once("\n]").unwrap();
+        let manifest = fs::read_to_string(top().join(name).join("Cargo.toml")).unwrap();
+        let (_, rest) = manifest.split_once("[dependencies]\n").unwrap();
+        let dependencies = rest.split("\n[").next().unwrap().lines();
+        let dependencies = dependencies.filter(|line| !line.contains("optional = true"));
+        let names: Vec<_> = dependencies.filter_map(|line| line.split(['.', ' ', '=']).next()).collect();
+        assert!(names.len() > 3, "{name} depends on {names:?}");
+        for dependency in names.into_iter().filter(|word| !word.is_empty() && !word.starts_with('#')) {
+            let is_locked =
+                locked.contains(&format!("\"{dependency}\"")) || locked.contains(&format!("\"{dependency} "));
+            assert!(
+                is_locked,
+                "{dependency} of {name}: run cargo metadata in tests/fuzz, and commit its Cargo.lock"
+            );
+        }
+    }
+}
