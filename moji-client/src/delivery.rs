@@ -17,7 +17,7 @@ use crate::outbox::{Parcel, ParcelReader};
 
 /// How an upload ended, as far as this side knows.
 #[derive(Debug)]
-pub(crate) enum UploadEnd {
+pub enum UploadEnd {
     /// All that could be said is said; the server's verdict follows.
     Said,
     /// The connection has ended.
@@ -27,7 +27,7 @@ pub(crate) enum UploadEnd {
 }
 
 /// What announces a parcel.
-pub(crate) fn announcement(attempt: AttemptId, parcel: &Parcel) -> ToServer {
+pub fn announcement(attempt: AttemptId, parcel: &Parcel) -> ToServer {
     let files = u32::try_from(parcel.manifest.len()).unwrap_or(u32::MAX);
     ToServer::Deliver { attempt, outcome: parcel.outcome.clone(), files, bytes: parcel.bytes() }
 }
@@ -36,7 +36,7 @@ pub(crate) fn announcement(attempt: AttemptId, parcel: &Parcel) -> ToServer {
 ///
 /// # Errors
 /// When the connection has ended.
-pub(crate) async fn list(link: &Link, attempt: AttemptId, parcel: &Parcel) -> Result<(), WriteError> {
+pub async fn list(link: &Link, attempt: AttemptId, parcel: &Parcel) -> Result<(), WriteError> {
     for entries in parcel.manifest.chunks(MANIFEST_PART) {
         link.out.send_ordered(&ToServer::Manifest { attempt, entries: entries.to_vec() }).await?;
     }
@@ -45,7 +45,7 @@ pub(crate) async fn list(link: &Link, attempt: AttemptId, parcel: &Parcel) -> Re
 
 /// Sends the bytes that the server wants. What cannot be read just now the server is told with the
 /// stream's last word, and rejects.
-pub(crate) async fn upload(
+pub async fn upload(
     link: Link,
     attempt: AttemptId,
     parcel: &Parcel,

@@ -6,7 +6,7 @@ pub mod backoff;
 pub mod builder;
 pub mod connection;
 pub mod crash;
-mod delivery;
+pub mod delivery;
 pub mod disk;
 pub mod job;
 pub mod log;

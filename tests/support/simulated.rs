@@ -37,7 +37,7 @@ pub fn scratch() -> io::Result<TempDir> {
 
 /// An SRPM as far as its headers go, with `payload` bytes behind them.
 pub fn srpm(name: &str, version: &str, release: &str, payload: usize) -> Vec<u8> {
-    package("noarch", [name, version, release], None, &pattern(payload))
+    package("noarch", [name, version, release], None, &pattern(payload), Vec::new())
 }
 
 /// A binary RPM of the SRPM `source`, for `noarch`.
@@ -54,13 +54,40 @@ pub fn rpm_for(
     source: &str,
     payload: usize,
 ) -> Vec<u8> {
-    package(arch, [name, version, release], Some(source), &pattern(payload))
+    package(arch, [name, version, release], Some(source), &pattern(payload), Vec::new())
+}
+
+/// The same for `noarch`, with a list of files, as many as wanted: its header is as long as that of a
+/// package that somebody has built.
+pub fn rpm_with_files(
+    [name, version, release]: [&str; 3],
+    source: &str,
+    payload: usize,
+    files: usize,
+) -> Vec<u8> {
+    let strings = |one: &dyn Fn(usize) -> String| {
+        let bytes = (0..files).flat_map(|n| [one(n).as_bytes(), b"\0"].concat()).collect();
+        (8, files as u32, bytes)
+    };
+    let zeros = |width: usize| vec![0; width * files];
+    let list = vec![
+        (1028, (4, files as u32, zeros(4))),
+        (1030, (3, files as u32, zeros(2))),
+        (1034, (4, files as u32, zeros(4))),
+        (1035, strings(&|n| Sha256::of(&n.to_be_bytes()).to_string())),
+        (1039, strings(&|_| "root".into())),
+        (1040, strings(&|_| "root".into())),
+        (1116, (4, files as u32, zeros(4))),
+        (1117, strings(&|n| format!("a-file-with-a-name-{n}"))),
+        (1118, (8, 1, format!("/usr/share/{name}/\0").into_bytes())),
+    ];
+    package("noarch", [name, version, release], Some(source), &pattern(payload), list)
 }
 
 /// The least that a build of [`Site::put_srpm`]'s `<name>-1-1.src.rpm` brings, under the same name: the
 /// SRPM, rebuilt. `content` tells one from another.
 pub fn built(name: &str, content: &[u8]) -> Vec<u8> {
-    package("noarch", [name, "1", "1"], None, content)
+    package("noarch", [name, "1", "1"], None, content, Vec::new())
 }
 
 fn pattern(length: usize) -> Vec<u8> {
@@ -71,7 +98,14 @@ fn pattern(length: usize) -> Vec<u8> {
     bytes
 }
 
-fn package(arch: &str, [name, version, release]: [&str; 3], source: Option<&str>, payload: &[u8]) -> Vec<u8> {
+/// `more` are entries of its header beside the usual ones.
+fn package(
+    arch: &str,
+    [name, version, release]: [&str; 3],
+    source: Option<&str>,
+    payload: &[u8],
+    more: Vec<Entry>,
+) -> Vec<u8> {
     let text = |text: &str| (6, 1, [text.as_bytes(), b"\0"].concat());
     let mut entries = vec![
         (1000, text(name)),
@@ -87,6 +121,7 @@ fn package(arch: &str, [name, version, release]: [&str; 3], source: Option<&str>
     }
     let digest = format!("{}\0", Sha256::of(payload)).into_bytes();
     entries.push((5092, (8, 1, digest)));
+    entries.extend(more);
     let header = section(&entries);
     let size = (header.len() + payload.len()) as u32;
     let digest = text(&Sha256::of(&header).to_string());
@@ -107,7 +142,17 @@ type Entry = (u32, (u32, u32, Vec<u8>));
 fn section(entries: &[Entry]) -> Vec<u8> {
     let (mut index, mut data) = (Vec::new(), Vec::new());
     for (tag, (kind, count, value)) in entries {
-        data.resize(usize::next_multiple_of(data.len(), if *kind == 4 { 4 } else { 1 }), 0);
+        data.resize(
+            usize::next_multiple_of(
+                data.len(),
+                match kind {
+                    3 => 2,
+                    4 => 4,
+                    _ => 1,
+                },
+            ),
+            0,
+        );
         for word in [*tag, *kind, data.len() as u32, *count] {
             index.extend(word.to_be_bytes());
         }

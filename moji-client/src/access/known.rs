@@ -34,11 +34,15 @@ impl KnownServers {
         }
     }
 
-    /// Remembers a server's key, in the place of the one before.
+    /// Remembers a server's key, in the place of the one before. Writes nothing when that is the one.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub(super) fn remember(&self, server: &str, key: Fingerprint) -> anyhow::Result<()> {
+        if matches!(self.key_of(server), Ok(Some(known)) if known == key) {
+            // Whoever comes with a token comes here at every connection: the disk need not.
+            return Ok(());
+        }
         let text = self.read()?;
         let is_other = |line: &&str| line.strip_prefix(server).is_none_or(|rest| !rest.starts_with(' '));
         let mut lines: Vec<_> = text.lines().filter(is_other).map(str::to_owned).collect();
@@ -76,6 +80,24 @@ mod tests {
         assert_eq!(known.key_of("a:6789").unwrap(), Some(key("3")));
         assert_eq!(known.key_of("a:67").unwrap(), Some(key("2")));
         assert_eq!(known.key_of("a:6").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_known_is_not_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let known = KnownServers::new(folder.path());
+        let [one, two] = ["1", "2"].map(|digit| format!("sha256:{}", digit.repeat(64)).parse().unwrap());
+        let file = || {
+            use std::os::unix::fs::MetadataExt as _;
+            fs::metadata(folder.path().join("known_servers")).unwrap().ino()
+        };
+        known.remember("a:1", one).unwrap();
+        let before = file();
+        known.remember("a:1", one).unwrap();
+        assert_eq!(file(), before);
+        known.remember("a:1", two).unwrap();
+        assert_ne!(file(), before);
+        assert_eq!(known.key_of("a:1").unwrap(), Some(two));
     }
 
     #[test]
