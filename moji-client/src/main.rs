@@ -6,14 +6,14 @@ use clap::Parser as _;
 use moji_client::access::Unwelcome;
 use moji_client::options::{Options, Settings, Surroundings};
 use moji_client::run::Signal;
-use moji_client::{crash, log, run, secret, start};
+use moji_client::{crash, log, out_of_sight, run, start};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 fn main() -> ExitCode {
     let options = Options::parse();
     log::start();
-    secret::close_to_others();
+    out_of_sight::close_to_others();
     // Before there is any thread or file to lose.
     match options.out_of_sight() {
         Ok(None) => {}
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         return end(2, &error);
     }
     let around = Surroundings {
-        password: std::env::var(secret::VARIABLE).ok(),
+        password: std::env::var(out_of_sight::VARIABLE).ok(),
         host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         home: std::env::home_dir(),
         is_root: rustix::process::geteuid().is_root(),

@@ -14,7 +14,7 @@ use moji_proto::{BuilderName, DEFAULT_PORT, Fingerprint};
 use serde::Deserialize;
 
 use crate::access::Secret;
-use crate::secret::{self, Again, read_password};
+use crate::out_of_sight::{self, Again, read_password};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -199,7 +199,7 @@ impl Options {
         }
         let arguments = std::env::args_os().skip(1).collect();
         let given = (self.password.as_deref(), self.password_file.is_some());
-        Again::plan(arguments, given, std::env::var_os(secret::VARIABLE), on_line_of)
+        Again::plan(arguments, given, std::env::var_os(out_of_sight::VARIABLE), on_line_of)
     }
 
     /// All sources together.
@@ -278,7 +278,7 @@ impl ConfigFile {
         let read: Self = toml::from_str(&text)
             .with_context(|| format!("the configuration file {} is wrong", path.display()))?;
         if read.password.is_some() {
-            secret::warn_if_open(path, &file);
+            out_of_sight::warn_if_open(path, &file);
         }
         Ok(read)
     }

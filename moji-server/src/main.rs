@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use moji_server::folders::FoldersError;
 use moji_server::options::{Command, Options, Settings};
-use moji_server::secret;
+use moji_server::out_of_sight;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         }
         None => {}
     }
-    secret::close_to_others();
+    out_of_sight::close_to_others();
     // Before there is any thread or file to lose.
     match options.out_of_sight() {
         Ok(None) => {}
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     if let Err(error) = moji_server::crash::arm() {
         return end(2, &error);
     }
-    let settings = match options.settings(std::env::var(secret::VARIABLE).ok()) {
+    let settings = match options.settings(std::env::var(out_of_sight::VARIABLE).ok()) {
         Ok(settings) => settings,
         Err(error) => return end(2, &error),
     };

@@ -19,9 +19,9 @@ use crate::access::command::CredentialOptions;
 use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
 use crate::limits::{Limits, Written};
+use crate::out_of_sight::{self, Again, read_password};
 use crate::room::FreeSpace;
 use crate::run::Config;
-use crate::secret::{self, Again, read_password};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -217,7 +217,7 @@ impl Options {
         }
         let arguments = std::env::args_os().skip(1).collect();
         let given = (self.password.as_deref(), self.password_file.is_some());
-        Again::plan(arguments, given, std::env::var_os(secret::VARIABLE), on_line_of)
+        Again::plan(arguments, given, std::env::var_os(out_of_sight::VARIABLE), on_line_of)
     }
 
     /// All sources together. `environment_password` is `MOJI_PASSWORD`.
@@ -303,7 +303,7 @@ impl ConfigFile {
         let read: Self = toml::from_str(&text)
             .with_context(|| format!("the configuration file {} is wrong", path.display()))?;
         if read.password.is_some() {
-            secret::warn_if_open(path, &file);
+            out_of_sight::warn_if_open(path, &file);
         }
         Ok(read)
     }
