@@ -72,6 +72,11 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// Whether its owner may build for a target.
+    pub fn is_for(&self, target: &TargetName) -> bool {
+        self.targets.is_empty() || self.targets.contains(target)
+    }
+
     fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }

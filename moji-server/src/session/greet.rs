@@ -150,10 +150,7 @@ fn check_permission(credential: &Credential, targets: &[TargetName]) -> anyhow::
     if *role != Role::Builder {
         bail!("the credential {name} is a {role}'s: a builder needs one with the role builder");
     }
-    if credential.targets.is_empty() {
-        return Ok(());
-    }
-    match targets.iter().find(|target| !credential.targets.contains(target)) {
+    match targets.iter().find(|target| !credential.is_for(target)) {
         None => Ok(()),
         Some(other) => {
             let allowed: Vec<_> = credential.targets.iter().map(TargetName::as_str).collect();
