@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -236,7 +237,7 @@ impl Credentials {
 /// When the private folder cannot be written.
 pub(super) fn lock(private: &Path) -> anyhow::Result<File> {
     let path = private.join(LOCK);
-    let lock = File::options().create(true).append(true).open(&path);
+    let lock = File::options().create(true).append(true).mode(0o600).open(&path);
     let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
         .with_context(|| format!("cannot lock {}", path.display()))?;
