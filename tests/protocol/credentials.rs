@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use moji_proto::frame::Kind;
 use moji_proto::handshake::{Binding, PLAINTEXT, Refusal, RefusalCode};
 use moji_proto::{
     AttemptId, CredentialName, FailureKind, HeldAttempt, LogFile, Outcome, Phase, Sha256, ToBuilder,
@@ -233,6 +234,25 @@ async fn a_credential_that_expires_in_the_middle_of_an_upload() -> Result {
     })
     .await?;
     torn.ends("the credential board has expired").await
+}
+
+/// Between proof and registration too.
+#[tokio::test(start_paused = true)]
+async fn a_credential_that_is_revoked_at_the_door() -> Result {
+    let lab = Lab::new(&["waits"])?;
+    let (io, binding) = lab.connect().await?;
+    let mut peer: ScriptedBuilder = Peer::new(io);
+    peer.introduce(Who::Token(&lab.board), binding).await?;
+    lab.revoke(&lab.board.name)?;
+    sleep(Duration::from_secs(3)).await;
+    peer.say(ToServer::Register(registration("late", &["f43"], 1)?)).await?;
+    let frame = peer.frame().await?;
+    assert_eq!(frame.kind, Kind::Refusal);
+    let refusal = Refusal::decode(frame.body);
+    assert_eq!(refusal.code, Some(RefusalCode::Revoked), "{refusal}");
+    assert!(refusal.reason.contains("the credential board was revoked"), "{refusal}");
+    assert!(peer.frame().await.is_err());
+    Ok(())
 }
 
 /// Its owner's key is another one then, and whoever has the old one has nothing.

@@ -60,7 +60,10 @@ pub(super) async fn greet(
     let refusal = match handshake(frames, write, binding, config).await? {
         Ok(pass) => match register(frames, &pass, config).await {
             Ok(guest) => return Ok(guest),
-            Err(error) => Refusal::new(RefusalCode::Registration, &format!("{error:#}")),
+            // A credential can end at any time.
+            Err(error) => error
+                .downcast()
+                .unwrap_or_else(|error| Refusal::new(RefusalCode::Registration, &format!("{error:#}"))),
         },
         Err(HandshakeError::Refuse(refusal)) => refusal,
         Err(error) => return Err(error.into()),
