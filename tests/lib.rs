@@ -2,6 +2,7 @@
 
 /// Fixtures, one module for each kind of test.
 pub mod support {
+    pub mod credentials;
     pub mod disk;
     pub mod peer;
     pub mod processes;
@@ -9,4 +10,5 @@ pub mod support {
     pub mod published;
     pub mod repository;
     pub mod simulated;
+    pub mod tls;
 }

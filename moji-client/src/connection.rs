@@ -143,7 +143,7 @@ pub async fn serve(
         let mut frames = FrameReader::new(read);
         let agreed = match handshake(&mut frames, &mut write, access, binding, key).await {
             Ok(agreed) => agreed,
-            Err(error) => return Err(access.judge(server, expected, error)),
+            Err(error) => return Err(access.judge(server, expected, key, error)),
         };
         access.remember(server, expected, agreed).await;
         let times = register(&mut frames, &mut write, registration).await?;

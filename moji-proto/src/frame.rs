@@ -86,6 +86,11 @@ pub enum FrameError {
     /// Work before the handshake is done.
     #[error("a {0:?} frame before the handshake is done")]
     TooEarly(Kind),
+    /// A TLS connection begins where a frame was to come.
+    #[error(
+        "it speaks TLS, and this side does not: --plaintext must be given to both programs, or to neither"
+    )]
+    Tls,
     /// A data frame without a stream's number.
     #[error("a data frame too short for its stream's number")]
     NoStream,
@@ -106,6 +111,10 @@ pub fn decode(buffer: &mut BytesMut, handshake_only: bool) -> Result<Option<Fram
         };
     };
     let [a, b, c, d, kind] = *header;
+    // A record of TLS, an alert or a handshake; as a length it would be more than 300 MiB.
+    if handshake_only && matches!((a, b), (0x15 | 0x16, 3)) {
+        return Err(FrameError::Tls);
+    }
     let length = u32::from_be_bytes([a, b, c, d]) as usize;
     let body_length = length.checked_sub(1).ok_or(FrameError::Empty)?;
     let kind = Kind::from_byte(kind).ok_or(FrameError::UnknownKind(kind))?;

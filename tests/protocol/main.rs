@@ -5,6 +5,7 @@
 
 mod blame;
 mod client;
+mod credentials;
 mod delivering;
 mod greeting;
 mod leases;

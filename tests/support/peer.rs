@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use moji_proto::frame::{self, Frame, Kind};
-use moji_proto::handshake::{Claim, Client, ClientStep, Key, PLAINTEXT, Refusal, ServerSecret};
+use moji_proto::handshake::{
+    Binding, Claim, Client, ClientStep, HandshakeError, Key, PLAINTEXT, Refusal, ServerSecret,
+};
 use moji_proto::io::FrameReader;
 use moji_proto::limits::{DATA_BYTES, MANIFEST_PART};
 use moji_proto::signing::{Seed, SigningKey};
 use moji_proto::{
     Assignment, AttemptId, ManifestEntry, Outcome, Registration, Sha256, StreamId, StreamMessage, ToBuilder,
-    ToServer, encoding,
+    ToServer, Token, encoding,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +61,17 @@ pub struct Peer<Io, Out, In> {
     waiting: VecDeque<In>,
     last_stream: StreamId,
     out: PhantomData<fn(Out)>,
+}
+
+/// Who a scripted builder is.
+#[derive(Debug, Clone, Copy)]
+pub enum Who<'a> {
+    /// It knows no secret.
+    Nobody,
+    /// It knows the password.
+    Password(&'a str),
+    /// It has a token. A server with another key it leaves.
+    Token(&'a Token),
 }
 
 /// A builder that does what a test says.
@@ -226,8 +239,21 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedBuilder<Io> {
     /// # Errors
     /// When the server refuses; a refusal is a [`Refusal`].
     pub async fn enter(io: Io, registration: Registration, password: Option<&str>) -> anyhow::Result<Self> {
+        Self::enter_as(io, registration, password.map_or(Who::Nobody, Who::Password), PLAINTEXT).await
+    }
+
+    /// The same on a connection to which proofs are tied.
+    ///
+    /// # Errors
+    /// When the server refuses; a refusal is a [`Refusal`].
+    pub async fn enter_as(
+        io: Io,
+        registration: Registration,
+        who: Who<'_>,
+        binding: Binding,
+    ) -> anyhow::Result<Self> {
         let mut peer = Self::new(io);
-        peer.shake_hands(password).await?;
+        peer.introduce(who, binding).await?;
         peer.say(ToServer::Register(registration)).await?;
         let frame = peer.frame().await?;
         if frame.kind == Kind::Refusal {
@@ -244,23 +270,40 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedBuilder<Io> {
     /// # Errors
     /// When the server refuses; a refusal is a [`Refusal`].
     pub async fn shake_hands(&mut self, password: Option<&str>) -> anyhow::Result<()> {
-        let refused = |error: moji_proto::handshake::HandshakeError| match error {
-            moji_proto::handshake::HandshakeError::Refused(refusal) => anyhow::Error::from(refusal),
+        self.introduce(password.map_or(Who::Nobody, Who::Password), PLAINTEXT).await
+    }
+
+    /// The same on a connection to which proofs are tied.
+    ///
+    /// # Errors
+    /// When the server refuses; a refusal is a [`Refusal`].
+    pub async fn introduce(&mut self, who: Who<'_>, binding: Binding) -> anyhow::Result<()> {
+        let refused = |error: HandshakeError| match error {
+            HandshakeError::Refused(refusal) => anyhow::Error::from(refusal),
             error => error.into(),
         };
-        let claim = if password.is_some() { Claim::Password } else { Claim::Nobody };
-        let (client, hello) = Client::start(&[7; 32], PLAINTEXT, claim);
+        let (claim, server) = match who {
+            Who::Nobody => (Claim::Nobody, None),
+            Who::Password(_) => (Claim::Password, None),
+            Who::Token(token) => (Claim::Credential(token.name.clone()), Some(token.server)),
+        };
+        let (client, hello) = Client::start(&[7; 32], binding, claim);
         self.raw(&hello).await?;
         let answer = self.frame().await?;
-        match client.server_hello(answer, None).map_err(refused)? {
-            ClientStep::Done(_) => {}
-            ClientStep::NeedSignature(_) => bail!("nobody asked for a signature"),
-            ClientStep::NeedKey(need) => {
-                let key = Key::stretch(password.unwrap_or_default(), &need.salt)?;
-                let (awaiting, proof) = need.prove(key);
-                self.raw(&proof).await?;
-                awaiting.finish(self.frame().await?).map_err(refused)?;
+        let proof = match (client.server_hello(answer, server).map_err(refused)?, who) {
+            (ClientStep::Done(_), _) => None,
+            (ClientStep::NeedKey(need), Who::Password(password)) => {
+                let key = Key::stretch(password, &need.salt)?;
+                Some(need.prove(key))
             }
+            (ClientStep::NeedSignature(need), Who::Token(token)) => {
+                Some(need.sign(&SigningKey::new(&token.seed)))
+            }
+            _ => bail!("the server asks for another proof than was offered"),
+        };
+        if let Some((awaiting, proof)) = proof {
+            self.raw(&proof).await?;
+            awaiting.finish(self.frame().await?).map_err(refused)?;
         }
         self.frames.handshake_done();
         Ok(())
@@ -415,8 +458,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
     /// # Errors
     /// When the client's proof is wrong, or it gives up.
     pub async fn shake_hands(&mut self, secret: &ServerSecret) -> anyhow::Result<()> {
+        self.shake_hands_on(secret, PLAINTEXT).await
+    }
+
+    /// The same on a connection to which proofs are tied.
+    ///
+    /// # Errors
+    /// When the client's proof is wrong, or it gives up.
+    pub async fn shake_hands_on(&mut self, secret: &ServerSecret, binding: Binding) -> anyhow::Result<()> {
         let hello = self.frame().await?;
-        let answer = secret.answer(hello, &[9; 32], &PLAINTEXT, &BTreeMap::new())?;
+        let answer = secret.answer(hello, &[9; 32], &binding, &BTreeMap::new())?;
         self.raw(&answer.hello).await?;
         if answer.wants_proof() {
             let proof = self.frame().await?;

@@ -381,6 +381,13 @@ impl Farm {
         command
     }
 
+    /// `moji-server credential` for the same server.
+    pub fn credential_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(&program("moji-server"));
+        command.arg("credential").args(arguments).arg("--working").arg(self.working(""));
+        command
+    }
+
     /// Starts the server (again), and waits until it listens. A second start listens where the
     /// first did.
     pub fn start_server(&mut self, arguments: &[&str]) {

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use super::peer::{Peer, ScriptedBuilder, ScriptedServer, manifest, server_secret};
+pub use super::peer::{Peer, ScriptedBuilder, ScriptedServer, Who, manifest, server_secret};
 
 /// A temporary folder, in memory where there is one: what is tested is not the disk.
 ///

@@ -169,25 +169,38 @@ impl Access {
         }
     }
 
-    /// Tells what will be repeated from bad luck.
-    pub(crate) fn judge(&self, server: &str, expected: Expected, error: anyhow::Error) -> anyhow::Error {
+    /// Tells what will be repeated from bad luck. `key` is the one that the server has shown, if any.
+    pub(crate) fn judge(
+        &self,
+        server: &str,
+        expected: Expected,
+        key: Option<Fingerprint>,
+        error: anyhow::Error,
+    ) -> anyhow::Error {
         let Some(handshake) = error.downcast_ref::<HandshakeError>() else { return error };
+        let between = self.between(server, expected, key);
         let reason = match handshake {
             HandshakeError::Refused(refusal) => match (refusal.code, &self.secret) {
                 (Some(RefusalCode::WrongProof), Secret::Password(_)) => {
-                    "the server refuses the password (see --password-file)".to_owned()
+                    format!("the server refuses the password (see --password-file){between}")
                 }
                 (Some(RefusalCode::WrongProof), Secret::None) => {
                     format!("the server refuses this builder: {refusal}; give one (see --password-file)")
                 }
                 (Some(RefusalCode::WrongProof), Secret::Token(_)) => {
-                    format!("the server refuses the token: {refusal}")
+                    format!("the server refuses the token: {refusal}{between}")
                 }
                 (Some(RefusalCode::Version | RefusalCode::Revoked | RefusalCode::Protocol), _) => {
                     handshake.to_string()
                 }
                 _ => return error,
             },
+            // Two keys on one connection: it ends at the first, and what is said comes from the second.
+            HandshakeError::OtherServer { expected: key, found } if expected.key != Some(*key) => format!(
+                "this connection to {server} has the key {key}, but who answers on it has {found}: somebody \
+                 stands between the server and this builder; nothing was sent. If {found} is the server's key \
+                 (moji-server credential list), --server-key {found} keeps others out"
+            ),
             HandshakeError::OtherServer { expected: key, found } => {
                 return other_key(server, expected, *key, *found).into();
             }
@@ -198,6 +211,23 @@ impl Access {
             HandshakeError::Refuse(_) => return error,
         };
         Unwelcome(reason).into()
+    }
+
+    /// What else may be the reason that a right secret is refused: its proof is worthless on any other
+    /// connection, so whoever passes it on is refused in the place of its owner.
+    fn between(&self, server: &str, expected: Expected, key: Option<Fingerprint>) -> String {
+        let somebody =
+            format!("; if it is the right one, somebody may stand between {server} and this builder");
+        match (self.plaintext, expected.key, key) {
+            (true, ..) => format!("{somebody}, on a connection without TLS"),
+            (false, None, Some(key)) => {
+                format!(
+                    "{somebody}: its operator knows whether {key} is its key (moji-server credential list)"
+                )
+            }
+            // It has shown the key that it should have.
+            (false, ..) => String::new(),
+        }
     }
 }
 

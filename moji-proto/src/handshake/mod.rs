@@ -187,11 +187,14 @@ pub enum HandshakeError {
     /// The server does not want a password although we have one.
     #[error(
         "the server does not ask for the password that was given: it runs without one, or it is not the \
-         server it should be; nothing was sent to it"
+         server it should be, or somebody stands between it and this builder; nothing was sent to it"
     )]
     NoPasswordWanted,
     /// The server's own proof does not fit.
-    #[error("the server accepted the proof without being able to give its own: this is not your server")]
+    #[error(
+        "the server accepted the proof without being able to give its own: this is not your server, or somebody \
+         stands between it and this builder"
+    )]
     Impostor,
     /// The server wants a password and we have none.
     #[error("the server asks for a password or a token: give one (see --password-file)")]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -72,6 +73,11 @@ pub struct Credential {
 }
 
 impl Credential {
+    /// Whether its owner may build for a target.
+    pub fn is_for(&self, target: &TargetName) -> bool {
+        self.targets.is_empty() || self.targets.contains(target)
+    }
+
     fn has_expired(&self, now: Timestamp) -> bool {
         self.expires.is_some_and(|expires| expires <= now)
     }
@@ -231,7 +237,7 @@ impl Credentials {
 /// When the private folder cannot be written.
 pub(super) fn lock(private: &Path) -> anyhow::Result<File> {
     let path = private.join(LOCK);
-    let lock = File::options().create(true).append(true).open(&path);
+    let lock = File::options().create(true).append(true).mode(0o600).open(&path);
     let lock = lock.with_context(|| format!("cannot open {}", path.display()))?;
     rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
         .with_context(|| format!("cannot lock {}", path.display()))?;

@@ -7,6 +7,7 @@
 pub mod command;
 pub mod credentials;
 pub mod identity;
+mod peeked;
 mod tls;
 mod watch;
 
@@ -22,10 +23,11 @@ use tokio_util::either::Either;
 
 use credentials::{Credentials, CredentialsError};
 use identity::Identity;
+use peeked::Peeked;
 pub(crate) use watch::watch;
 
 /// A connection, encrypted or not.
-pub(crate) type Opened<Io> = Either<Io, TlsStream<Io>>;
+pub(crate) type Opened<Io> = Either<Io, TlsStream<Peeked<Io>>>;
 
 /// What every session needs to find out who is there.
 #[derive(Clone)]

@@ -5,15 +5,19 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use moji_proto::handshake::{Binding, Refusal, RefusalCode, TLS_EXPORTER, TLS_PROTOCOL};
+use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
-use rustls::{InvalidMessage, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::identity::Identity;
+use super::peeked::Peeked;
+
+/// How a TLS connection begins (RFC 8446, section 5.1): the type of its first record.
+const HANDSHAKE_RECORD: u8 = 0x16;
 
 /// Accepts connections with a server's key.
 pub(super) fn acceptor(identity: &Identity) -> anyhow::Result<TlsAcceptor> {
@@ -34,32 +38,27 @@ pub(super) fn acceptor(identity: &Identity) -> anyhow::Result<TlsAcceptor> {
 }
 
 /// The TLS handshake, and what ties proofs to this connection.
-pub(super) async fn accept<Io>(acceptor: &TlsAcceptor, io: Io) -> anyhow::Result<(TlsStream<Io>, Binding)>
+pub(super) async fn accept<Io>(
+    acceptor: &TlsAcceptor,
+    io: Io,
+) -> anyhow::Result<(TlsStream<Peeked<Io>>, Binding)>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
-    match acceptor.accept(io).into_fallible().await {
-        Ok(stream) => {
-            let binding = stream
-                .get_ref()
-                .1
-                .export_keying_material([0; 32], TLS_EXPORTER, None)
-                .context("the TLS connection cannot be tied to its proofs")?;
-            Ok((stream, binding))
-        }
-        Err((error, mut io)) => {
-            let is_no_tls = matches!(
-                error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()),
-                Some(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType))
-            );
-            if is_no_tls {
-                // Perhaps somebody's builder all the same: it understands this.
-                let reason = "this server expects TLS: start the builder without --plaintext";
-                io.write_all(&Refusal::new(RefusalCode::Protocol, reason).encode()).await?;
-                io.shutdown().await?;
-                bail!("it does not speak TLS");
-            }
-            Err(error).context("the TLS handshake failed")
-        }
+    // Before rustls sees it, which would answer with an alert of TLS first.
+    let (first, mut io) = Peeked::at(io).await.context("the TLS handshake failed")?;
+    if first != HANDSHAKE_RECORD {
+        // Perhaps somebody's builder all the same: it understands this.
+        let reason = "this server expects TLS: start the builder without --plaintext";
+        io.write_all(&Refusal::new(RefusalCode::Protocol, reason).encode()).await?;
+        io.shutdown().await?;
+        bail!("it does not speak TLS");
     }
+    let stream = acceptor.accept(io).await.context("the TLS handshake failed")?;
+    let binding = stream
+        .get_ref()
+        .1
+        .export_keying_material([0; 32], TLS_EXPORTER, None)
+        .context("the TLS connection cannot be tied to its proofs")?;
+    Ok((stream, binding))
 }

@@ -213,9 +213,12 @@ fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
         }
         let header = source::read_header(&folder, &key);
         let nvr = header.with_context(|| format!("cannot read the header of {}", path.display()))?.nvr;
-        let record = LeaseRecord::read(folders, held.attempt)
-            .filter(|record| record.key() == key && record.builder == *builder)
-            .unwrap_or_else(|| LeaseRecord::of_claim(held, &key, builder, nvr, file));
+        let record = match LeaseRecord::read(folders, held.attempt) {
+            // It was given to another one, whose logs and results lie there.
+            Some(record) if record.builder != *builder => return Ok(Found::Nothing),
+            Some(record) if record.key() == key => record,
+            _ => LeaseRecord::of_claim(held, &key, builder, nvr, file),
+        };
         return Ok(Found::ToBuild { key, file, record: Box::new(record) });
     }
     Ok(Found::Nothing)

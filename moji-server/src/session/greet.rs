@@ -48,6 +48,7 @@ impl Pass {
         Ok(Some(credential))
     }
 }
+
 /// What is read from a stranger, and what is written to it.
 type Frames<Io> = FrameReader<ReadHalf<Opened<Io>>>;
 type Write<Io> = WriteHalf<Opened<Io>>;
@@ -82,8 +83,11 @@ where
         Ok(Ok(pass)) => match register(&mut frames, &pass, config).await {
             Ok(guest) => Greeted::Welcome(guest, frames, write),
             Err(error) => {
-                let reason = format!("{error:#}");
-                Greeted::Refused(Refusal::new(RefusalCode::Registration, &reason), write)
+                // A credential can end at any time.
+                let refusal = error
+                    .downcast()
+                    .unwrap_or_else(|error| Refusal::new(RefusalCode::Registration, &format!("{error:#}")));
+                Greeted::Refused(refusal, write)
             }
         },
         Ok(Err(HandshakeError::Refuse(refusal))) => Greeted::Refused(refusal, write),
@@ -188,10 +192,7 @@ fn check_permission(credential: &Credential, targets: &[TargetName]) -> anyhow::
     if *role != Role::Builder {
         bail!("the credential {name} is a {role}'s: a builder needs one with the role builder");
     }
-    if credential.targets.is_empty() {
-        return Ok(());
-    }
-    match targets.iter().find(|target| !credential.targets.contains(target)) {
+    match targets.iter().find(|target| !credential.is_for(target)) {
         None => Ok(()),
         Some(other) => {
             let allowed: Vec<_> = credential.targets.iter().map(TargetName::as_str).collect();

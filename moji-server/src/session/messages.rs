@@ -88,6 +88,16 @@ impl Session {
             }
             return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
         }
+        // Not only what it has registered for: results for another target may wait in its outbox.
+        let known = self.credentials.borrow().clone();
+        if self.pass.check(&known)?.is_some_and(|credential| !credential.is_for(&held.target)) {
+            tracing::warn!(
+                "{}: it holds {attempt} for {}, which its credential is not for",
+                self.name,
+                held.target
+            );
+            return Ok(self.out.send(&ToBuilder::Stale { attempt })?);
+        }
         self.claimed.insert(attempt, held.slot);
         self.tell(FromSession::Held(self.id, held)).await
     }
