@@ -106,11 +106,13 @@ impl Lab {
         entered.expect_err("let in").downcast()
     }
 
-    /// Every file of the farm but those of one attempt and of what a change of credentials changes.
+    /// Every file of the farm but those of one attempt, of what a change of credentials changes, and of the
+    /// metadata, which are made anew at any time.
     fn everything_but(&self, attempt: AttemptId) -> anyhow::Result<BTreeMap<PathBuf, Sha256>> {
         let private = self.site().folders.private();
         let mut files = BTreeMap::new();
-        digests(self.site().path(), &self.site().folders.attempt(attempt), &mut files)?;
+        let apart = [self.site().folders.attempt(attempt), self.site().folders.metadata_private()];
+        digests(self.site().path(), &apart, &mut files)?;
         let is_apart = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             path.parent() == Some(&private)
@@ -121,10 +123,10 @@ impl Lab {
     }
 }
 
-fn digests(folder: &Path, except: &Path, files: &mut BTreeMap<PathBuf, Sha256>) -> Result {
+fn digests(folder: &Path, except: &[PathBuf], files: &mut BTreeMap<PathBuf, Sha256>) -> Result {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path == except {
+        if except.contains(&path) {
             continue;
         }
         if path.is_dir() {
@@ -268,6 +270,8 @@ async fn a_name_that_was_given_to_another_ends_the_sessions_of_the_one_before() 
         matches!(&heard[..], [ToBuilder::Goodbye { reason }] if reason.contains("was revoked")),
         "{heard:?}"
     );
+    // It may have looked when the name was not given out again yet.
+    sleep(Duration::from_secs(2)).await;
     let refusal = lab.refusal(Who::Token(&lab.board), "first", &["f43"]).await?;
     assert_eq!(refusal.code, Some(RefusalCode::WrongProof), "{refusal}");
     is_served(&mut lab.builder(&new, "first").await?, &[]).await
@@ -309,6 +313,10 @@ async fn the_same_name_under_another_credential_gets_nothing_of_the_first_one() 
     let given = lease(&mut board).await?;
     is_served(&mut board, &[given.attempt]).await?;
     let attempt = given.attempt;
+    let record = lab.site().folders.attempt(attempt).join("lease.json");
+    let digest = given.held.sha256.to_string();
+    let is_complete = || fs::read_to_string(&record).is_ok_and(|json| json.contains(&digest));
+    lab.server.until("the lease is written down", |_| is_complete()).await?;
     let everything = lab.everything_but(AttemptId { boot: 0, serial: 0 })?;
     for who in [Who::Token(&lab.laptop), Who::Password(PASSWORD)] {
         let mut namesake = lab.enter(who, "first", &["f43"]).await?;
