@@ -94,7 +94,10 @@ impl World {
             // A person takes an SRPM away, and nobody has told the scheduler yet.
             (43, Some(session)) if self.source.remove(&key(n % 9)).is_some() => {
                 self.ask(session, 7);
-                self.tell(Event::Gone(key(n % 9)));
+                // It may be back already, from WORKING; the farm looks.
+                if !self.source.contains_key(&key(n % 9)) {
+                    self.tell(Event::Gone(key(n % 9)));
+                }
             }
             (44, _) => self.tell(Event::Room(n.is_multiple_of(2))),
             (45, _) if n.is_multiple_of(4) => self.restart(),
