@@ -30,6 +30,8 @@ pub(crate) enum Topic {
     Silent,
     /// A stranger was refused.
     Refused,
+    /// A stranger has left, or what it speaks is not understood.
+    Lost,
     /// A builder sends too much at a time.
     Flood,
     /// Results are larger than they may be.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moji_proto::{AttemptId, LogFile, Outcome, Phase, ToBuilder, ToServer};
+use moji_proto::{Assignment, AttemptId, LogFile, Outcome, Phase, StreamMessage, ToBuilder, ToServer};
 use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, built, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -31,6 +31,25 @@ async fn back_in_source(server: &TestServer, name: &str) -> anyhow::Result<Durat
 /// Nobody will come back with the attempt: nothing of it is kept.
 async fn nothing_is_staged(server: &TestServer) -> Result {
     server.until("staging is empty", |site| site.staged().is_empty()).await
+}
+
+/// It knows why, and whether the fault is its own: the server waits for its words.
+#[tokio::test(start_paused = true)]
+async fn a_builder_that_does_not_want_the_rest_of_an_srpm_says_itself_why() -> Result {
+    let site = Site::new()?;
+    site.put("large-1-1.src.rpm", &srpm("large", "1", "1", 4 << 20))?;
+    let server = TestServer::start(site, |_| {});
+    let mut builder = server.builder("first", &["f43"], 1).await?;
+    builder.ask(0).await?;
+    let Assignment { attempt, stream, .. } = builder.assignment().await?;
+    builder.say(StreamMessage::Unwanted { stream }).await?;
+    builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Receiving)] }).await?;
+    let heard = timeout(Duration::from_secs(5), builder.word()).await;
+    assert!(heard.is_err(), "{heard:?}");
+    assert_eq!(server.site.working(), ["large-1-1.src.rpm"]);
+    builder.say(ToServer::Release { attempt, reason: "the disk is full".into(), trouble: true }).await?;
+    back_in_source(&server, "large").await?;
+    Ok(())
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! What the farm decides, told to the builder.
 
+use moji_proto::io::StreamError;
 use moji_proto::outcome::one_line;
 use moji_proto::{Assignment, ToBuilder};
 
@@ -86,6 +87,8 @@ impl Session {
             TaskEnd::SrpmSent(attempt, Ok(digest)) => {
                 self.tell(FromSession::SrpmSent(self.id, attempt, digest)).await
             }
+            // It says itself why, and whether something is wrong with it.
+            TaskEnd::SrpmSent(_, Err(error)) if is_unwanted(&error) => Ok(()),
             TaskEnd::SrpmSent(attempt, Err(error)) => {
                 if self.held.remove(&attempt).is_none() {
                     return Ok(());
@@ -99,4 +102,9 @@ impl Session {
             TaskEnd::ResultsReceived(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
         }
     }
+}
+
+/// Whether the builder has stopped an SRPM on its way.
+fn is_unwanted(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(StreamError::Unwanted))
 }

@@ -290,7 +290,7 @@ where
             return None;
         }
         Greeted::Lost(error) => {
-            config.quiet.warn(Topic::Refused, &peer, format_args!("refused: {error:#}"));
+            config.quiet.warn(Topic::Lost, &peer, format_args!("refused: {error:#}"));
             return None;
         }
         Greeted::Silent => {
