@@ -7,7 +7,7 @@ use moji_proto::handshake::{Refusal, RefusalCode};
 use moji_proto::{LogFile, ManifestEntry, Outcome, Sha256, StreamMessage, ToBuilder, ToServer};
 use moji_server::Limits;
 use moji_tests::support::simulated::{Peer, ScriptedBuilder, Site, TestServer, built, manifest};
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Result;
@@ -235,4 +235,19 @@ async fn a_password_lets_so_many_builders_in_and_one_that_comes_back_takes_its_o
         Ok(())
     };
     timeout(Duration::from_secs(60), fourth).await?
+}
+
+/// The time of a stranger includes the handshake of TLS.
+#[tokio::test(start_paused = true)]
+async fn a_tls_handshake_that_is_never_ended_is_closed_in_time() -> Result {
+    let server = TestServer::start(Site::new()?, |config| config.plaintext = false);
+    for beginning in [&b""[..], &[0x16], &[0x16, 3, 1, 2, 0, 1, 0, 1]] {
+        let begun = Instant::now();
+        let mut stranger = server.connect()?;
+        stranger.write_all(beginning).await?;
+        let mut rest = Vec::new();
+        timeout(Duration::from_secs(60), stranger.read_to_end(&mut rest)).await??;
+        assert!((9..=11).contains(&begun.elapsed().as_secs()), "{beginning:?}: {:?}", begun.elapsed());
+    }
+    Ok(())
 }
