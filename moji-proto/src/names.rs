@@ -165,7 +165,7 @@ name! {
         check(text, kind, NAME_MAX)?;
         let plain = [".gz", ".xz", ".zst", ".bz2"].iter().find_map(|c| text.strip_suffix(c)).unwrap_or(text);
         let known = [".log", ".txt", ".json", ".spec", ".cfg"];
-        if text == RESERVED_ARTIFACT {
+        if [RESERVED_ARTIFACT, REFUSED_RECORD].contains(&text) {
             Err(NameError::new(text, kind, "the server writes that one itself"))
         } else if text.ends_with(".rpm") || known.iter().any(|k| plain.ends_with(k)) {
             Ok(())
@@ -177,6 +177,9 @@ name! {
 
 /// The file in which the server describes a build, beside its artifacts.
 pub const RESERVED_ARTIFACT: &str = "build.json";
+
+/// The file in which the server says why it has refused results, beside them.
+pub const REFUSED_RECORD: &str = "refused.json";
 
 name! {
     /// The name of a builder, by default its host name; at most 128 bytes of RPM's characters.

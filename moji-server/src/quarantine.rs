@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use moji_proto::names::REFUSED_RECORD;
 use moji_proto::{AttemptId, ManifestEntry, Nvr, SrpmName, TargetName};
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +27,7 @@ use crate::limits::Limits;
 use crate::scheduler::Lease;
 
 /// The record in each folder. No artifact can be called so.
-pub const RECORD: &str = "refused.json";
+pub const RECORD: &str = REFUSED_RECORD;
 /// Version of the record's form.
 const FORMAT: u32 = 1;
 

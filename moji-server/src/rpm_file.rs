@@ -1,7 +1,6 @@
 //! The outline of an RPM file: where its two headers lie, and how long it says that it is.
 //!
-//! The outline reads some hundred bytes to some KiB, whatever the file claims, and allocates nothing;
-//! [`Header::check`] then says whether what is in a header may be handed to the `rpm` crate. It
+//! The outline takes few reads and at most 1 MiB of memory, whatever the file claims; [`Header::check`] then says whether what is in a header may be handed to the `rpm` crate. It
 //! deliberately does not know what is in the headers beyond lengths, nor what a file that is too
 //! short or too long means to its caller. The format:
 //! <https://rpm-software-management.github.io/rpm/manual/format_v4.html> and `format_v6.html` there.
@@ -17,7 +16,8 @@ const INTRO: u64 = 16;
 const INDEX_ENTRY: u64 = 16;
 /// Most bytes of lead and headers that are read. The header of a kernel SRPM has 0.5 MB.
 pub(crate) const MAX_HEAD: u64 = 64 << 20;
-/// rpm's own bounds: `HEADER_TAGS_MAX`, and `HEADER_DATA_MAX` (256 MiB; nothing of that size is read).
+/// rpm's own bounds: entries of a signature header (`hdrblobRead` of lib/header.c), `HEADER_TAGS_MAX`, and `HEADER_DATA_MAX` (256 MiB; nothing of that size is read).
+const SIGNATURE_ENTRIES_MAX: u32 = 32;
 const ENTRIES_MAX: u32 = 0xffff;
 const DATA_MAX: u32 = 0x0fff_ffff;
 /// In the signature header: bytes after it, main header and payload (32 and 64 bits).
@@ -25,8 +25,8 @@ const SIG_SIZE: u32 = 1000;
 const SIG_LONGSIZE: u32 = 270;
 /// In the main header of RPM 6: bytes of the compressed payload.
 const PAYLOADSIZE: u32 = 5112;
-const INT32: u32 = 4;
-const INT64: u32 = 5;
+const INT32: usize = 4;
+const INT64: usize = 5;
 
 /// A file with whole headers.
 #[derive(Debug)]
@@ -65,9 +65,9 @@ impl RpmFile {
         if magic != LEAD_MAGIC {
             return Err(Stop::NotRpm);
         }
-        let signature = Header::read(file, LEAD, "signature")?;
+        let signature = Header::read(file, LEAD, "signature", SIGNATURE_ENTRIES_MAX)?;
         // The signature is padded to a multiple of 8 bytes.
-        let main = Header::read(file, signature.end.next_multiple_of(8), "header")?;
+        let main = Header::read(file, signature.end.next_multiple_of(8), "header", ENTRIES_MAX)?;
         if main.end > length {
             return Err(Stop::Ends);
         }
@@ -95,7 +95,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    fn read(file: &impl FileExt, at: u64, what: &'static str) -> Result<Self, Stop> {
+    fn read(file: &impl FileExt, at: u64, what: &'static str, most: u32) -> Result<Self, Stop> {
         let mut magic = [0; 4];
         file.read_exact_at(&mut magic, at)?;
         let [entries, bytes] = words(file, at + 8)?;
@@ -105,7 +105,7 @@ impl Header {
         if magic != HEADER_MAGIC {
             return Err(header.malformed("it has no magic number"));
         }
-        if entries == 0 || entries > ENTRIES_MAX || bytes > DATA_MAX {
+        if entries == 0 || entries > most || bytes > DATA_MAX {
             return Err(header.malformed(&format!("{entries} entries, {bytes} bytes")));
         }
         Ok(header)
@@ -117,25 +117,21 @@ impl Header {
 
     /// The first number of the entry `tag`, if there is such an entry.
     fn number(&self, file: &impl FileExt, tag: u32) -> Result<Option<u64>, Stop> {
-        for entry in (self.index..self.data).step_by(INDEX_ENTRY as usize) {
-            let [this, kind, offset, _count] = words(file, entry)?;
-            let at = self.data + u64::from(offset);
-            let size = match (this == tag, kind) {
-                (true, INT32) => 4,
-                (true, INT64) => 8,
-                _ => continue,
-            };
-            if at + size > self.end {
-                return Err(self.malformed("an entry lies outside"));
-            }
-            let number = if kind == INT32 {
-                words(file, at).map(|[n]| n.into())
-            } else {
-                words(file, at).map(|[high, low]| u64::from(high) << 32 | u64::from(low))
-            };
-            return number.map(Some);
+        let mut index = vec![0; (self.data - self.index) as usize];
+        file.read_exact_at(&mut index, self.index)?;
+        let is_it =
+            |entry: &&[u8]| word(entry, 0) == tag as usize && [INT32, INT64].contains(&word(entry, 4));
+        let Some(entry) = index.chunks_exact(INDEX_ENTRY as usize).find(is_it) else { return Ok(None) };
+        let (is_short, at) = (word(entry, 4) == INT32, self.data + word(entry, 8) as u64);
+        if at + if is_short { 4 } else { 8 } > self.end {
+            return Err(self.malformed("an entry lies outside"));
         }
-        Ok(None)
+        let number = if is_short {
+            words(file, at).map(|[n]| n.into())
+        } else {
+            words(file, at).map(|[high, low]| u64::from(high) << 32 | u64::from(low))
+        };
+        number.map(Some)
     }
 }
 

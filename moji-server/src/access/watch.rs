@@ -1,7 +1,7 @@
 //! Sees that credentials were added, revoked or have expired, while the server runs.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::credentials::{Credentials, FILE};
 
 /// What differs after the file was replaced.
-type Version = Option<(u64, i64, i64, u64)>;
+type Version = (u64, i64, i64, u64);
 
 /// Looks at the file, until the shutdown, and tells the sessions what has changed. A file that is damaged
 /// or gone changes nothing: nobody is let in, or put out, by an accident.
@@ -26,24 +26,21 @@ pub(crate) async fn watch(
 ) {
     let mut looks = interval(look);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut seen: Option<Version> = None;
+    let mut file = Watched::new(private.clone());
     loop {
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
             _ = looks.tick() => {}
         }
-        let (folder, last) = (private.clone(), seen);
-        let Ok((version, read)) = spawn_blocking(move || look_at(&folder, last)).await else { continue };
-        seen = Some(version);
-        let mut now = match read {
-            Some(Ok(read)) => read,
-            Some(Err(error)) => {
-                tracing::error!("{error}; those of before go on to count");
-                continue;
-            }
-            None => (**credentials.borrow()).clone(),
-        };
+        let looked = spawn_blocking(move || {
+            let news = file.look();
+            (file, news)
+        });
+        let news;
+        // After a panic it is looked at as for the first time.
+        (file, news) = looked.await.unwrap_or_else(|_| (Watched::new(private.clone()), None));
+        let mut now = news.unwrap_or_else(|| (**credentials.borrow()).clone());
         now.look_at_the_clock(Timestamp::now());
         let now = Arc::new(now);
         credentials.send_if_modified(|known| {
@@ -57,19 +54,43 @@ pub(crate) async fn watch(
     }
 }
 
-/// The file's version, and what is in it if that is another one than the last. Blocks.
-fn look_at(
-    private: &Path,
-    last: Option<Version>,
-) -> (Version, Option<Result<Credentials, super::credentials::CredentialsError>>) {
-    let version = private
-        .join(FILE)
-        .metadata()
-        .ok()
-        .map(|file| (file.ino(), file.mtime(), file.mtime_nsec(), file.size()));
-    // Gone is no news: it was there when there were credentials.
-    let is_news = version.is_some() && last != Some(version);
-    (version, is_news.then(|| Credentials::read(private)))
+/// The file, and what of it was seen.
+struct Watched {
+    private: PathBuf,
+    /// The last one that could be read.
+    seen: Option<Version>,
+    last_error: Option<String>,
+}
+
+impl Watched {
+    fn new(private: PathBuf) -> Self {
+        Self { private, seen: None, last_error: None }
+    }
+
+    /// What is in it, if that is news. Blocks.
+    fn look(&mut self) -> Option<Credentials> {
+        // Gone is no news: it was there when there were credentials.
+        let file = self.private.join(FILE).metadata().ok()?;
+        let version = (file.ino(), file.mtime(), file.mtime_nsec(), file.size());
+        if self.seen == Some(version) {
+            return None;
+        }
+        match Credentials::read(&self.private) {
+            Ok(read) => {
+                (self.seen, self.last_error) = (Some(version), None);
+                Some(read)
+            }
+            // It is read again: what it says may be that somebody was revoked.
+            Err(error) => {
+                let error = error.to_string();
+                if self.last_error.as_ref() != Some(&error) {
+                    tracing::error!("{error}; those of before go on to count");
+                    self.last_error = Some(error);
+                }
+                None
+            }
+        }
+    }
 }
 
 fn tell(known: &Credentials, now: &Credentials) {
@@ -126,5 +147,25 @@ mod tests {
         seen.wait_for(|now| now.good(&board).is_err()).await.unwrap();
         shutdown.cancel();
         watching.await.unwrap();
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_read_again() {
+        let private = tempfile::tempdir().unwrap();
+        let path = private.path().join(FILE);
+        let mut file = Watched::new(private.path().into());
+        assert_eq!(file.look(), None);
+        Credentials::default().write(private.path()).unwrap();
+        let (good, written) = (std::fs::read(&path).unwrap(), path.metadata().unwrap().modified().unwrap());
+        let put = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            std::fs::File::options().write(true).open(&path).unwrap().set_modified(written).unwrap();
+        };
+        put(&vec![b'x'; good.len()]);
+        assert_eq!(file.look(), None);
+        // The same file by all that tells files apart, as if the disk had failed once.
+        put(&good);
+        assert_eq!(file.look(), Some(Credentials::default()));
+        assert_eq!(file.look(), None);
     }
 }

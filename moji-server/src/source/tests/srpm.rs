@@ -70,22 +70,26 @@ fn lengths_are_checked_before_anything_is_read() {
     let mut bytes = srpm("foo");
     bytes[96 + 8..96 + 16].fill(0xff);
     assert!(reason(&bytes).starts_with("its RPM signature is malformed"));
-    // An entry that is there 1,000 times over the same big data.
-    let data = vec![b'x'; 100_000];
-    let mut section = vec![0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0];
-    section.extend(1_000_u32.to_be_bytes());
-    section.extend((data.len() as u32).to_be_bytes());
-    for _ in 0..1_000 {
-        for word in [1_u32, 4, 0, 25_000] {
-            section.extend(word.to_be_bytes());
+    // An entry that is there many times over the same big data.
+    let with = |entries: u32| {
+        let data = vec![b'x'; 100_000];
+        let mut section = vec![0x8e, 0xad, 0xe8, 1, 0, 0, 0, 0];
+        section.extend(entries.to_be_bytes());
+        section.extend((data.len() as u32).to_be_bytes());
+        for _ in 0..entries {
+            for word in [1_u32, 4, 0, 25_000] {
+                section.extend(word.to_be_bytes());
+            }
         }
-    }
-    section.extend(data);
-    let mut bytes = srpm("foo")[..96].to_vec();
-    bytes.extend(&section);
-    bytes.resize(bytes.len().next_multiple_of(8), 0);
-    bytes.extend(&section);
-    assert_eq!(reason(&bytes), "its RPM signature is malformed: an entry overlaps another");
+        section.extend(data);
+        let mut bytes = srpm("foo")[..96].to_vec();
+        bytes.extend(&section);
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+        bytes.extend(&section);
+        bytes
+    };
+    assert_eq!(reason(&with(32)), "its RPM signature is malformed: an entry overlaps another");
+    assert_eq!(reason(&with(33)), "its RPM signature is malformed: 33 entries, 100000 bytes");
 }
 
 #[test]
