@@ -97,7 +97,9 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     if let Err(missing) = metadata::check_program(&config.createrepo) {
         tracing::warn!("{missing}");
     }
+    let (credentials_tx, credentials) = watch::channel(Arc::new(credentials));
     let farm_config = FarmConfig {
+        credentials: credentials.clone(),
         folders: Arc::clone(&folders),
         boot: u64::from_be_bytes(random()?),
         grace: config.grace,
@@ -113,7 +115,6 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         true => tracing::warn!("no TLS: who can listen in reads everything but the password"),
         false => tracing::info!("this server's key is {}", identity.fingerprint()),
     }
-    let (credentials_tx, credentials) = watch::channel(Arc::new(credentials));
     let sessions_config = session_config(&config, &folders, identity, credentials).await?;
 
     // The farm outlives the sessions, so that what they delivered last is still published.

@@ -496,3 +496,40 @@ async fn a_stranger_does_not_learn_which_credentials_there_are() -> Result {
     assert!(refusal.reason.contains("laptop was revoked at"), "{refusal}");
     Ok(())
 }
+
+/// An operator who revokes a credential may know something. One that has expired was good when it delivered.
+#[tokio::test(start_paused = true)]
+async fn what_waits_to_be_published_when_its_credential_is_revoked_is_not() -> Result {
+    for is_revoked in [true, false] {
+        let lab = Lab::new(&[])?;
+        let site = lab.site();
+        site.put("f43/late-1-1.src.rpm", &srpm("late", "1", "1", 300))?;
+        // Where the repository is to be: nothing can be published yet.
+        let in_the_way = site.folders.repo.join("f43");
+        fs::write(&in_the_way, "in the way")?;
+        let mut builder = lab.builder(&lab.board, "board").await?;
+        let attempt = builder.lease(0).await?.attempt;
+        let files = [("late-1-1.src.rpm", &built("late", b"built")[..])];
+        builder.deliver(attempt, Outcome::Succeeded, &files).await?;
+        let end = |credential: &mut Credential| match is_revoked {
+            true => credential.revoked = Some(Timestamp::now()),
+            false => credential.expires = Some(Timestamp::now()),
+        };
+        lab.change(&lab.board.name, end)?;
+        let heard = builder.to_the_end().await;
+        assert!(matches!(heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
+        assert_eq!(site.working(), ["f43/late-1-1.src.rpm"]);
+        fs::remove_file(&in_the_way)?;
+        let quarantine = site.folders.private().join("quarantine").join(attempt.to_string());
+        if is_revoked {
+            lab.server.until("it is queued again", |site| site.source() == ["f43/late-1-1.src.rpm"]).await?;
+            let record = moji_server::quarantine::record_of(&quarantine).expect("it is not in quarantine");
+            assert!(record.reason.contains("board was revoked"), "{}", record.reason);
+            assert_eq!(site.published("f43"), Vec::<String>::new());
+        } else {
+            lab.server.until("it is published", |site| !site.published("f43/late-1-1").is_empty()).await?;
+            assert!(!quarantine.exists());
+        }
+    }
+    Ok(())
+}

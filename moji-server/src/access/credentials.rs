@@ -199,6 +199,14 @@ impl Credentials {
         }
     }
 
+    /// That a credential was revoked, in words; `None` when it was not. One that has expired was good when
+    /// it was used.
+    pub fn revocation(&self, name: &CredentialName) -> Option<String> {
+        let expired = self.expired.contains(name)
+            && self.by_name.get(name).is_some_and(|credential| credential.revoked.is_none());
+        self.good(name).err().filter(|_| !expired).map(|refusal| refusal.reason)
+    }
+
     /// Adds one, in the place of a revoked one of its name.
     ///
     /// # Errors

@@ -18,11 +18,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moji_proto::AttemptId;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::credentials::Credentials;
 use crate::catalogue::Catalogue;
 use crate::commit::{Delivery, Refusal};
 use crate::folders::Folders;
@@ -76,6 +77,8 @@ pub struct FarmConfig {
     pub history: Recorder,
     /// What is published already.
     pub catalogue: Catalogue,
+    /// The credentials as they are now: nothing is published for one that was revoked.
+    pub credentials: watch::Receiver<Arc<Credentials>>,
     /// How many builders one credential lets in, and how much of what was refused is kept.
     pub limits: Limits,
 }
@@ -151,7 +154,7 @@ impl Farm {
             given: BTreeMap::new(),
             staged: BTreeMap::new(),
             deliveries: BTreeMap::new(),
-            publishing: Publishing::new(config.catalogue, Bounds::of(&config.limits)),
+            publishing: Publishing::new(config.catalogue, Bounds::of(&config.limits), config.credentials),
             limits: config.limits,
             claims: Claims::default(),
             space: Space::new(config.min_free, config.free_space),

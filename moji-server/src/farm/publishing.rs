@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use moji_proto::{AttemptId, Outcome};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
 
 use super::note::Note;
 use super::{Farm, without_panic};
+use crate::access::credentials::Credentials;
 use crate::catalogue::{Catalogue, Rival};
 use crate::commit::{self, Delivery, Published, RESULTS, UNPUBLISHED};
 use crate::folders::Folders;
@@ -28,6 +29,7 @@ const AT_A_TIME: usize = 2;
 pub(super) struct Publishing {
     catalogue: Catalogue,
     bounds: Bounds,
+    credentials: watch::Receiver<Arc<Credentials>>,
     places: Arc<Semaphore>,
     tasks: JoinSet<(AttemptId, CommitEnd)>,
 }
@@ -49,9 +51,13 @@ pub(super) enum CommitEnd {
 }
 
 impl Publishing {
-    pub(super) fn new(catalogue: Catalogue, bounds: Bounds) -> Self {
+    pub(super) fn new(
+        catalogue: Catalogue,
+        bounds: Bounds,
+        credentials: watch::Receiver<Arc<Credentials>>,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(AT_A_TIME));
-        Self { catalogue, bounds, places, tasks: JoinSet::new() }
+        Self { catalogue, bounds, credentials, places, tasks: JoinSet::new() }
     }
 
     /// The next end; `None` when nothing is published.
@@ -74,12 +80,13 @@ impl Publishing {
             }
         };
         let (folders, bounds, places) = (Arc::clone(folders), self.bounds, Arc::clone(&self.places));
+        let credentials = self.credentials.clone();
         self.tasks.spawn(async move {
             let place = places.acquire_owned().await;
             let publishing = spawn_blocking(move || {
                 let looked = without_panic(|| {
-                    let refused = look(&folders, &lease, &outcome, &delivery, &rivals)?;
-                    Ok(refused.map(|refused| keep(&folders, &lease, &delivery, &refused, bounds)))
+                    let refused = look(&folders, &lease, &outcome, &delivery, &rivals, &credentials)?;
+                    Ok(refused.map(|reason| keep(&folders, &lease, &delivery, reason, bounds)))
                 });
                 drop(place);
                 match looked {
@@ -104,7 +111,8 @@ fn look(
     outcome: &Outcome,
     delivery: &Delivery,
     rivals: &[Rival],
-) -> anyhow::Result<Option<Refused>> {
+    credentials: &watch::Receiver<Arc<Credentials>>,
+) -> anyhow::Result<Option<String>> {
     // What an earlier try has published was looked at by it.
     if !outcome.is_success() || commit::is_published(folders, lease) {
         return Ok(None);
@@ -128,26 +136,21 @@ fn look(
     };
     match verify::verify(&delivered, &leased) {
         Ok(()) => {}
-        Err(VerifyError::Refused(refused)) => return Ok(Some(refused)),
+        Err(VerifyError::Refused(refused)) => return Ok(Some(refused.to_string())),
         Err(disk @ VerifyError::Disk { .. }) => return Err(disk.into()),
     }
     for rival in rivals {
         if rival.stands_in_the_way()? {
-            return Ok(Some(Refused::taken(&rival.entry.name, &rival.shown)));
+            return Ok(Some(Refused::taken(&rival.entry.name, &rival.shown).to_string()));
         }
     }
-    Ok(None)
+    // Last, because all of this may have taken a while, and results may have waited before.
+    let revoked = lease.builder.credential.as_ref().and_then(|name| credentials.borrow().revocation(name));
+    Ok(revoked.map(|why| format!("{why} before they were published")))
 }
 
 /// Keeps what is refused. Blocks.
-fn keep(
-    folders: &Folders,
-    lease: &Lease,
-    delivery: &Delivery,
-    refused: &Refused,
-    bounds: Bounds,
-) -> CommitEnd {
-    let reason = refused.to_string();
+fn keep(folders: &Folders, lease: &Lease, delivery: &Delivery, reason: String, bounds: Bounds) -> CommitEnd {
     let kept = quarantine::keep(folders, lease, &delivery.manifest, &reason, bounds);
     // Without room they are lost: nobody waits for that.
     let kept = kept.inspect_err(|error| tracing::warn!("{error:#}")).ok();
