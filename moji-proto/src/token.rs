@@ -34,9 +34,14 @@ impl Token {
         format!("{PREFIX}{server}.{}.{}", self.name, Sha256(*self.seed.secret_bytes()))
     }
 
-    /// Whether a secret is meant to be a token and not a password.
+    /// Whether a secret is meant to be a token and not a password: also one of a later version, or one that
+    /// was damaged at its beginning when it was copied.
     pub fn is_meant(text: &str) -> bool {
-        text.starts_with(PREFIX)
+        let word = text.trim_start_matches(|c: char| c.is_whitespace() || c == '\u{feff}');
+        let beginning = word.get(..PREFIX.len()).unwrap_or_default().to_ascii_lowercase();
+        beginning.starts_with("moji")
+            && beginning.ends_with('.')
+            && beginning.as_bytes().get(4).is_some_and(u8::is_ascii_digit)
     }
 }
 
@@ -79,7 +84,18 @@ mod tests {
         let name = CredentialName::new("board-7.example.org").unwrap();
         let token = Token { server, name, seed };
         let text = token.to_secret_text();
-        assert!(Token::is_meant(&text));
+        for meant in [
+            text.clone(),
+            format!(" {text}"),
+            format!("\u{feff}{text}"),
+            text.to_uppercase(),
+            "moji2.x".into(),
+        ] {
+            assert!(Token::is_meant(&meant), "{meant}");
+        }
+        for password in ["moji", "moji1", "mojix.", "mojo1.", "", "mo\u{308}ji1.", "long and moji1."] {
+            assert!(!Token::is_meant(password), "{password}");
+        }
         assert_eq!(text.parse::<Token>().unwrap(), token);
         assert!(!format!("{token:?}").contains("a7a7"), "{token:?}");
     }

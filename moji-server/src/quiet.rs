@@ -28,7 +28,9 @@ pub(crate) enum Topic {
     Displaced,
     /// A stranger has taken too long.
     Silent,
-    /// A stranger was refused.
+    /// A stranger could not prove who it is.
+    WrongProof,
+    /// A stranger was refused for another reason.
     Refused,
     /// A stranger has left, or what it speaks is not understood.
     Lost,

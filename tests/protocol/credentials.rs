@@ -407,7 +407,8 @@ async fn only_a_builders_credential_registers_and_for_its_targets_only() -> Resu
         sleep(Duration::from_secs(2)).await;
         let refusal = lab.refusal(Who::Token(&token), "first", &["f43"]).await?;
         assert_eq!(refusal.code, Some(RefusalCode::Registration));
-        let says = format!("the credential {name} is a {role}'s: a builder needs one with the role builder");
+        let says =
+            format!("the credential {name} has the role {role}: a builder needs one with the role builder");
         assert_eq!(refusal.reason, says);
     }
     let limited = lab.give("limited", |credential| {

@@ -182,7 +182,7 @@ impl Access {
         let reason = match handshake {
             HandshakeError::Refused(refusal) => match (refusal.code, &self.secret) {
                 (Some(RefusalCode::WrongProof), Secret::Password(_)) => {
-                    format!("the server refuses the password (see --password-file){between}")
+                    format!("the server refuses the password: {refusal} (see --password-file){between}")
                 }
                 (Some(RefusalCode::WrongProof), Secret::None) => {
                     format!("the server refuses this builder: {refusal}; give one (see --password-file)")

@@ -26,7 +26,7 @@ impl Secret {
             anyhow::bail!("the password is empty");
         }
         if Token::is_meant(text) {
-            return Ok(Self::Token(text.trim_end().parse()?));
+            return Ok(Self::Token(text.trim().trim_start_matches('\u{feff}').parse()?));
         }
         Ok(Self::Password(text.to_owned()))
     }

@@ -103,7 +103,7 @@ impl Command {
         if !working.is_dir() {
             bail!("{} is no folder: give the server's folder WORKING", working.display());
         }
-        let private = check_owner(working)?;
+        let private = check_owner(working, matches!(self, Self::Add { .. }))?;
         let identity = Identity::load_or_make(&private)?;
         let _lock = credentials::lock(&private)?;
         let mut credentials = Credentials::read(&private)?;
@@ -160,18 +160,21 @@ fn table(identity: &Identity, credentials: &Credentials) -> String {
     if credentials.is_empty() {
         lines.push("no credentials".to_owned());
     }
-    let width = credentials.all().map(|one| one.name.as_str().len()).max().unwrap_or_default();
-    for Credential { name, role, targets, expires, .. } in credentials.all() {
-        let targets = match &targets[..] {
-            [] => "all targets".to_owned(),
-            some => some.iter().map(TargetName::as_str).collect::<Vec<_>>().join(","),
+    let targets_of = |one: &Credential| match &one.targets[..] {
+        [] => "all targets".to_owned(),
+        some => some.iter().map(TargetName::as_str).collect::<Vec<_>>().join(","),
+    };
+    let width = |text: &dyn Fn(&Credential) -> usize| credentials.all().map(text).max().unwrap_or_default();
+    let (names, all_targets) = (width(&|one| one.name.as_str().len()), width(&|one| targets_of(one).len()));
+    for one in credentials.all() {
+        let state = match (one.revoked, one.expires) {
+            (Some(when), _) => format!("revoked at {when:.0}"),
+            (None, Some(when)) if credentials.good(&one.name).is_err() => format!("expired at {when:.0}"),
+            (None, Some(when)) => format!("until {when:.0}"),
+            (None, None) => "good".to_owned(),
         };
-        let state = match (credentials.good(name), expires) {
-            (Err(refusal), _) => refusal.reason,
-            (Ok(_), Some(expires)) => format!("until {expires:.0}"),
-            (Ok(_), None) => "good".to_owned(),
-        };
-        lines.push(format!("{:width$}  {role:9}  {targets}  {state}", name.as_str()));
+        let (name, role, targets) = (one.name.as_str(), one.role, targets_of(one));
+        lines.push(format!("{name:names$}  {role:9}  {targets:all_targets$}  {state}"));
     }
     lines.join("\n") + "\n"
 }
@@ -197,6 +200,8 @@ pub(crate) fn working(given: Option<PathBuf>, configured: Option<PathBuf>) -> an
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::DirBuilderExt as _;
+
     use super::*;
 
     #[derive(Debug, clap::Parser)]
@@ -234,6 +239,9 @@ mod tests {
     #[test]
     fn the_list_says_what_each_is_worth() {
         let working = tempfile::tempdir().unwrap();
+        assert!(run(working.path(), &["list"]).unwrap_err().to_string().contains("no server has used"));
+        assert!(!working.path().join(".moji").exists(), "who only looks makes nothing");
+        std::fs::DirBuilder::new().mode(0o700).create(working.path().join(".moji")).unwrap();
         assert!(run(working.path(), &["list"]).unwrap().contains("no credentials"));
         run(working.path(), &["add", "board", "--role", "builder", "--expires", "2090-01-02"]).unwrap();
         run(working.path(), &["add", "boss", "--role", "admin"]).unwrap();
@@ -244,7 +252,10 @@ mod tests {
         let lines: Vec<_> = list.lines().collect();
         assert!(lines[0].starts_with("server key: sha256:"), "{list}");
         assert_eq!(lines[1], "board  builder    all targets  until 2090-01-02T00:00:00Z");
-        assert!(lines[2].contains("boss   admin") && lines[2].contains("was revoked"), "{list}");
+        assert!(
+            lines[2].contains("boss   admin") && lines[2].contains("all targets  revoked at 2"),
+            "{list}"
+        );
         let json: serde_json::Value =
             serde_json::from_str(&run(working.path(), &["list", "--json"]).unwrap()).unwrap();
         assert_eq!(json["credentials"][1]["name"], "boss");

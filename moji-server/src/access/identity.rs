@@ -2,7 +2,7 @@
 //! nobody. Builders know the key by its fingerprint, so it lives as long as the farm.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -99,29 +99,40 @@ fn damaged(path: &Path) -> String {
 }
 
 /// Whether a private folder can be used by this process: what it writes there the server must be able to
-/// read.
+/// read. Before a server has run there is none, and it is made if `make` says so.
 ///
 /// # Errors
-/// A sentence that says as whom to run.
-pub(super) fn check_owner(working: &Path) -> anyhow::Result<PathBuf> {
+/// A sentence that says as whom to run, or that no server has run yet.
+pub(super) fn check_owner(working: &Path, make: bool) -> anyhow::Result<PathBuf> {
     use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
     let private = working.join(".moji");
-    match fs::DirBuilder::new().mode(0o700).create(&private) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(error).with_context(|| format!("cannot make {}", private.display()));
-        }
-        _ => {}
-    }
-    let owner = fs::metadata(&private).with_context(|| format!("cannot read {}", private.display()))?.uid();
+    let owner_of = |path: &Path| {
+        let found = path.metadata().with_context(|| format!("cannot read {}", path.display()));
+        found.map(|found| found.uid())
+    };
     let own = rustix::process::geteuid().as_raw();
-    if owner != own {
-        bail!(
+    let wrong_user = |path: &Path, owner: u32| {
+        anyhow!(
             "{} belongs to the user with the number {owner}: run this as that user (sudo -u '#{owner}' \
              moji-server …), or the server could not read what is written",
-            private.display()
-        );
+            path.display()
+        )
+    };
+    if !private.exists() {
+        if !make {
+            bail!("no server has used {} yet: is it the server's folder WORKING?", working.display());
+        }
+        let owner = owner_of(working)?;
+        if own == 0 && owner != own {
+            return Err(wrong_user(working, owner));
+        }
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&private)
+            .with_context(|| format!("cannot make {}", private.display()))?;
     }
-    Ok(private)
+    let owner = owner_of(&private)?;
+    if owner == own { Ok(private) } else { Err(wrong_user(&private, owner)) }
 }
 
 #[cfg(test)]

@@ -54,7 +54,10 @@ where
         io.shutdown().await?;
         bail!("it does not speak TLS");
     }
-    let stream = acceptor.accept(io).await.context("the TLS handshake failed")?;
+    let stream = acceptor
+        .accept(io)
+        .await
+        .context("the TLS handshake failed; perhaps it knows this server by another key")?;
     let binding = stream
         .get_ref()
         .1

@@ -63,7 +63,8 @@ impl Farm {
             Some(credential) => format!("the credential {credential}"),
             None => "the password".to_owned(),
         };
-        Err(format!("{most} builders are connected with {whose} (--limit builders-per-credential)"))
+        let are = if most == 1 { "builder is" } else { "builders are" };
+        Err(format!("{most} {are} connected with {whose} (--limit builders-per-credential)"))
     }
 
     async fn on_lost(&mut self, session: SessionId, reason: &str) {

@@ -138,7 +138,9 @@ async fn handshake(
         None => Some(Pass::Common),
     };
     if answer.wants_proof() {
-        let proof = next(frames).await.context("does that builder have the password, or a token?")?;
+        let proof = next(frames)
+            .await
+            .context("has that builder the password, or a token, and does it know this server's key?")?;
         let proof = match answer.check(proof) {
             Ok(proof) => proof,
             Err(error) => return Ok(Err(error)),
@@ -190,7 +192,7 @@ async fn register(
 fn check_permission(credential: &Credential, targets: &[TargetName]) -> anyhow::Result<()> {
     let Credential { name, role, .. } = credential;
     if *role != Role::Builder {
-        bail!("the credential {name} is a {role}'s: a builder needs one with the role builder");
+        bail!("the credential {name} has the role {role}: a builder needs one with the role builder");
     }
     match targets.iter().find(|target| !credential.is_for(target)) {
         None => Ok(()),

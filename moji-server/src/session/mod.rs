@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use moji_proto::frame::Kind;
+use moji_proto::handshake::RefusalCode;
 use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
@@ -279,7 +280,11 @@ where
     let (Guest { builder, registration, pass }, frames, write) = match greeted {
         Greeted::Welcome(guest, frames, write) => (guest, frames, write),
         Greeted::Refused(refusal, mut write) => {
-            config.quiet.warn(Topic::Refused, &peer, format_args!("refused: {refusal}"));
+            let topic = match refusal.code {
+                Some(RefusalCode::WrongProof | RefusalCode::Revoked) => Topic::WrongProof,
+                _ => Topic::Refused,
+            };
+            config.quiet.warn(topic, &peer, format_args!("refused: {refusal}"));
             let told = greet::refuse(&mut write, &refusal, &peer, &config);
             tokio::select! {
                 biased;
