@@ -18,7 +18,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
 use moji_proto::limits::DATA_BYTES;
-use moji_proto::{ArtifactName, AttemptId, Hasher, ManifestEntry, Outcome, Sha256, SrpmName, TargetName};
+use moji_proto::{
+    ArtifactName, AttemptId, FailureKind, Hasher, ManifestEntry, Outcome, Sha256, SrpmName, TargetName,
+};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -163,10 +165,15 @@ pub fn pack(
         }
         _ => passed(Step::LogMoved)?,
     }
-    let manifest = describe_all(resultdir, log_limit)?;
+    let (manifest, lacking) = describe_all(resultdir, log_limit)?;
     passed(Step::FilesSynced)?;
 
     let Finished { attempt, srpm, srpm_sha256, target, outcome, finished_at } = finished;
+    let outcome = match lacking.filter(|_| outcome.is_success()) {
+        // Half of a result would be published for ever.
+        Some(why) => Outcome::failed(FailureKind::Infrastructure, &why, None, Vec::new()),
+        None => outcome,
+    };
     let parcel =
         Parcel { format: FORMAT, attempt, srpm, srpm_sha256, target, outcome, finished_at, manifest };
     write_durably(&resultdir.join(PARCEL), &serde_json::to_vec_pretty(&parcel)?)
@@ -196,13 +203,21 @@ pub fn is_disk_trouble(error: &anyhow::Error) -> bool {
     codes.map(Errno::from_raw_os_error).any(|errno| DISK.contains(&errno))
 }
 
-/// Cuts logs, and lists everything that travels, durable.
-fn describe_all(resultdir: &Path, log_limit: u64) -> anyhow::Result<Vec<ManifestEntry>> {
+/// So many files that stay behind are named in the log.
+const NAMED: usize = 10;
+
+/// Cuts logs, and lists everything that travels, durable. Says also which RPM does not travel, if any.
+fn describe_all(resultdir: &Path, log_limit: u64) -> anyhow::Result<(Vec<ManifestEntry>, Option<String>)> {
     let cannot = |what: &Path| format!("cannot pack {}", what.display());
     let found = results::list(resultdir).with_context(|| cannot(resultdir))?;
-    for (name, why) in &found.skipped {
-        tracing::info!("{name} stays behind: {why:?}");
+    for (name, why) in found.skipped.iter().take(NAMED) {
+        tracing::info!("{name} stays behind: {why}");
     }
+    if let more @ 1.. = found.skipped.len().saturating_sub(NAMED) {
+        tracing::info!("{more} more files stay behind");
+    }
+    let lacking = found.skipped.iter().find(|(name, _)| name.ends_with(".rpm"));
+    let lacking = lacking.map(|(name, why)| format!("{name} cannot be delivered: {why}"));
     let mut manifest = Vec::new();
     // What an earlier try has left, or a build has made, describes nothing.
     for file in found.files.into_iter().filter(|file| file.name.as_str() != PARCEL) {
@@ -212,7 +227,7 @@ fn describe_all(resultdir: &Path, log_limit: u64) -> anyhow::Result<Vec<Manifest
         }
         manifest.push(describe(&path, file.name).with_context(|| cannot(&path))?);
     }
-    Ok(manifest)
+    Ok((manifest, lacking))
 }
 
 /// Size and digest of a file, which is durable afterwards.

@@ -10,9 +10,11 @@ use moji_proto::{ArtifactName, NameError};
 
 pub use super::evidence::open_regular;
 
-/// Most files that travel. Beyond it nobody looks at them any more; the RPMs of the largest
-/// packages are some hundreds.
+/// Most files that travel, RPMs before others; those of the largest packages are some hundreds.
 pub const FILES_MAX: usize = 4096;
+
+/// Most files of which that is decided: beyond it nobody looks.
+const LOOKED_AT: usize = 100_000;
 
 /// A file that travels.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +50,7 @@ pub enum Skip {
 pub struct Results {
     /// What travels, sorted by name.
     pub files: Vec<ResultFile>,
-    /// What stays behind, by name (made readable), sorted; at most [`FILES_MAX`].
+    /// What stays behind, by name (made readable), RPMs first; at most [`FILES_MAX`].
     pub skipped: Vec<(String, Skip)>,
 }
 
@@ -61,22 +63,23 @@ pub fn list(resultdir: &Path) -> io::Result<Results> {
     let mut entries = Vec::new();
     for entry in std::fs::read_dir(resultdir)? {
         entries.push(entry?);
-        if entries.len() > 2 * FILES_MAX {
+        if entries.len() == LOOKED_AT {
             break;
         }
     }
-    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let is_rpm = |name: &std::ffi::OsStr| name.as_encoded_bytes().ends_with(b".rpm");
+    entries.sort_by_cached_key(|entry| (!is_rpm(&entry.file_name()), entry.file_name()));
     let mut results = Results::default();
     for entry in entries {
         match look(&entry) {
-            Ok(_) if results.files.len() == FILES_MAX => {
-                results.skipped.push((readable(&entry), Skip::TooMany));
+            Ok(file) if results.files.len() < FILES_MAX => results.files.push(file),
+            looked if results.skipped.len() < FILES_MAX => {
+                results.skipped.push((readable(&entry), looked.err().unwrap_or(Skip::TooMany)));
             }
-            Ok(file) => results.files.push(file),
-            Err(skip) if results.skipped.len() < FILES_MAX => results.skipped.push((readable(&entry), skip)),
-            Err(_) => {}
+            _ => {}
         }
     }
+    results.files.sort();
     Ok(results)
 }
 
@@ -121,5 +124,20 @@ mod tests {
         assert_eq!(skipped.len(), 6, "{skipped:?}");
         assert!(skipped.contains(&"link.log: it is no regular file".to_owned()), "{skipped:?}");
         assert!(skipped.iter().all(|line| !line.contains('\n')), "{skipped:?}");
+    }
+
+    #[test]
+    fn rpms_travel_before_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        for n in 0..FILES_MAX + 5 {
+            std::fs::write(dir.path().join(format!("a{n:05}.log")), "").unwrap();
+        }
+        std::fs::write(dir.path().join("z-1-1.noarch.rpm"), "").unwrap();
+        std::os::unix::fs::symlink("/etc/passwd", dir.path().join("z-devel-1-1.noarch.rpm")).unwrap();
+        let results = list(dir.path()).unwrap();
+        assert_eq!(results.files.len(), FILES_MAX);
+        assert!(results.files.is_sorted() && results.files.iter().any(|file| file.name.is_rpm()));
+        assert_eq!(results.skipped.len(), 7);
+        assert!(results.skipped[0].0.ends_with(".rpm"));
     }
 }

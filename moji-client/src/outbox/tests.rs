@@ -109,6 +109,19 @@ fn a_long_log_is_cut() {
 }
 
 /// A crash after any step: there is a whole parcel in the outbox, or nothing. And what was not a
+/// It would be published as it is, for ever.
+#[test]
+fn a_success_of_which_an_rpm_cannot_travel_is_none() {
+    let built = Built::with(&[("a-1-1.src.rpm", b"the source"), ("build.log", b"built")]);
+    std::os::unix::fs::symlink("/etc/passwd", built.resultdir.join("a-1-1.noarch.rpm")).unwrap();
+    let parcel = built.pack(1_000, |_| Ok(())).unwrap();
+    let Outcome::Failed { kind: FailureKind::Infrastructure, reason, .. } = &parcel.outcome else {
+        panic!("{:?}", parcel.outcome);
+    };
+    assert_eq!(reason, "a-1-1.noarch.rpm cannot be delivered: it is no regular file");
+    assert_eq!(parcel.manifest.len(), 3);
+}
+
 /// crash but a full disk can be tried again.
 #[test]
 fn packing_that_stops_after_any_step_leaves_a_whole_parcel_or_none() {
