@@ -6,6 +6,7 @@
 
 mod claims;
 mod effects;
+mod evidence;
 mod moves;
 mod note;
 mod publishing;
@@ -38,6 +39,9 @@ use crate::source::{QueuedSrpm, SourceEvent};
 use crate::working::WorkingWatch;
 use crate::{BuildKey, BuilderId};
 use claims::{Claims, WantedBack};
+pub(crate) use evidence::EVIDENCE;
+use evidence::Evidence;
+pub use evidence::Given;
 use note::Note;
 use publishing::Publishing;
 use space::Space;
@@ -99,6 +103,8 @@ pub struct Farm {
     deliveries: BTreeMap<AttemptId, Delivery>,
     publishing: Publishing,
     claims: Claims,
+    /// Which attempts without a lease may turn up again.
+    evidence: Evidence,
     space: Space,
     working: WorkingWatch,
     limits: Limits,
@@ -154,6 +160,7 @@ impl Farm {
             publishing: Publishing::new(config.catalogue, Bounds::of(&config.limits)),
             limits: config.limits,
             claims: Claims::default(),
+            evidence: Evidence::default(),
             space: Space::new(config.min_free, config.free_space),
             working,
             history: config.history,
@@ -221,6 +228,7 @@ impl Farm {
         }
         srpms.iter().for_each(|key| self.working.entered(key));
         self.staged = left.staged;
+        left.unanswered.into_iter().for_each(|given| self.evidence.add(given));
         // The one place where what went wrong before this server comes from.
         for (key, tries) in left.tries {
             self.handle(Event::Blamed(key, tries)).await;
