@@ -193,18 +193,20 @@ impl Farm {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                Some(ended) = self.publishing.next() => self.on_commit(ended).await,
-                Some(looked) = self.claims.next() => self.on_claim(looked).await,
-                Some(event) = inputs.sessions.recv() => self.on_session(event).await,
-                Some(event) = inputs.source.recv() => self.on_source(event).await,
-                Some(key) = inputs.working.recv() => self.check_lease(&key).await,
-                _ = check_working.tick() => self.check_leases().await,
-                _ = check_room.tick() => self.check_room().await,
-                _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
+                // What time brings, and what is the server's own, before what others can make much of:
+                // sessions that never rest must not keep it waiting.
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
                     let effects = self.scheduler.on_time(self.now());
                     self.carry_out(effects).await;
                 }
+                _ = check_room.tick() => self.check_room().await,
+                _ = check_working.tick() => self.check_leases().await,
+                _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
+                Some(ended) = self.publishing.next() => self.on_commit(ended).await,
+                Some(looked) = self.claims.next() => self.on_claim(looked).await,
+                Some(event) = inputs.source.recv() => self.on_source(event).await,
+                Some(key) = inputs.working.recv() => self.check_lease(&key).await,
+                Some(event) = inputs.sessions.recv() => self.on_session(event).await,
             }
         }
         self.end(inputs.sessions, shutdown).await;

@@ -10,7 +10,7 @@ use crate::BuildKey;
 impl Scheduler {
     pub(super) fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
         self.builders.remove(&session);
-        self.asks.retain(|(asking, _)| *asking != session);
+        self.asks.remove_all(session);
         let mut effects = Vec::new();
         let until = now + self.grace;
         for lease in self.leases.values_mut() {
