@@ -20,6 +20,7 @@ use moji_proto::AttemptId;
 
 use crate::BuildKey;
 use crate::commit;
+use crate::farm::Given;
 use crate::folders::Folders;
 use crate::lease_record::{FileIdentity, LeaseRecord};
 use crate::scheduler::{Lease, LeaseState, Try};
@@ -32,6 +33,8 @@ pub struct LeftBehind {
     pub leases: Vec<(Lease, LeaseRecord)>,
     /// Staging of attempts that were given up, by the SRPM, which waits in SOURCE.
     pub staged: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
+    /// Attempts that were given up and may turn up again. The history knows them too, unless it was lost.
+    pub unanswered: Vec<Given>,
     /// SRPMs that went back to SOURCE.
     pub put_back: Vec<BuildKey>,
     /// What went wrong with SRPMs that are not settled. The folders do not tell, the history does.
@@ -60,8 +63,14 @@ pub fn take_over(folders: &Folders) -> anyhow::Result<LeftBehind> {
     }
     for (key, records) in records {
         let Ok(file) = FileIdentity::of(&folders.source.join(key.path())) else { continue };
-        let fitting = records.iter().filter(|record| record.file.is_like(&file));
-        let attempts: BTreeSet<_> = fitting.map(|record| record.attempt).collect();
+        let fitting: Vec<_> = records.iter().filter(|record| record.file.is_like(&file)).collect();
+        left.unanswered.extend(fitting.iter().map(|record| Given {
+            attempt: record.attempt,
+            builder: record.builder.clone(),
+            key: key.clone(),
+            target: record.target.clone(),
+        }));
+        let attempts: BTreeSet<_> = fitting.iter().map(|record| record.attempt).collect();
         if !attempts.is_empty() {
             left.staged.insert(key, attempts);
         }

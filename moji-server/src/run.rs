@@ -76,9 +76,10 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         let lock = folders.prepare()?;
         let mut left = take_over(&folders)?;
         let catalogue = Catalogue::read(&folders).context("cannot read REPO")?;
-        let (history, tries) =
+        let (mut history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
         left.tries = tries;
+        left.unanswered.extend(history.take_unanswered());
         let private = folders.private();
         let identity = Identity::load_or_make(&private)?;
         let credentials = Credentials::read(&private)?;

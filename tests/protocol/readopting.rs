@@ -273,3 +273,47 @@ async fn srpms_of_a_target_are_taken_back_too() -> Result {
     assert_eq!(published(&server.site, "f43/aimed-1-1"), Some(attempt));
     Ok(())
 }
+
+/// Who knows an SRPM's digest does not hold it for that: an id that nobody was given is no lease, and
+/// keeps nobody from the SRPM.
+#[tokio::test(start_paused = true)]
+async fn an_invented_attempt_is_stale_whatever_its_digest() -> Result {
+    let (server, mut honest, given) = leased(&["mine", "waiting"], |config| {
+        config.dead_after = Duration::from_secs(3600);
+    })
+    .await?;
+    let waiting = Sha256::of(&srpm("waiting", "1", "1", 3_000));
+    let mut liar = server.builder("liar", &["f43"], 1).await?;
+    for (serial, (name, sha256)) in
+        [("mine", given.held.sha256), ("waiting", waiting)].into_iter().enumerate()
+    {
+        for boot in [17, given.attempt.boot ^ 1] {
+            let attempt = AttemptId { boot, serial: serial as u64 };
+            let srpm = format!("{name}-1-1.src.rpm").parse()?;
+            let held = HeldAttempt { attempt, srpm, sha256, slot: None, ..given.held.clone() };
+            assert_eq!(answer(&mut liar, held).await?, ToBuilder::Stale { attempt });
+        }
+    }
+    assert_eq!(server.site.working(), ["mine-1-1.src.rpm"]);
+    assert_eq!(server.site.staged().len(), 1, "{:?}", server.site.staged());
+    deliver(&mut honest, &given, b"built").await?;
+    assert_eq!(honest.word().await?, ToBuilder::Accepted { attempt: given.attempt });
+    assert_eq!(honest.lease(0).await?.srpm.as_str(), "waiting-1-1.src.rpm");
+    Ok(())
+}
+
+/// One that was given back is over, although it was given once.
+#[tokio::test(start_paused = true)]
+async fn what_was_given_back_does_not_come_back() -> Result {
+    let (server, mut builder, given) = leased(&["returned"], |_| {}).await?;
+    let attempt = given.attempt;
+    builder.say(ToServer::Release { attempt, reason: "no".into(), trouble: false }).await?;
+    server.until("queued again", |site| site.source() == ["returned-1-1.src.rpm"]).await?;
+    assert_eq!(answer(&mut builder, given.held.clone()).await?, ToBuilder::Stale { attempt });
+    drop(builder);
+    let server = moji_tests::support::simulated::TestServer::start(server.stop().await?, |_| {});
+    let mut builder = server.builder("first", &["f43"], 1).await?;
+    assert_eq!(answer(&mut builder, given.held).await?, ToBuilder::Stale { attempt });
+    assert_eq!(server.site.source(), ["returned-1-1.src.rpm"]);
+    Ok(())
+}

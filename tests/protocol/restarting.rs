@@ -319,3 +319,40 @@ async fn staging_that_belongs_to_nothing_is_removed() -> Result {
     let server = TestServer::start(site, |_| {});
     server.until("empty", |site| site.staged().is_empty()).await
 }
+
+/// `WORKING/.moji` was lost: nothing tells to whom the attempt was given, and it is built again.
+#[tokio::test(start_paused = true)]
+async fn without_its_record_and_the_history_an_attempt_is_stale() -> Result {
+    let (server, builder, given) = leased(&["restored"], patient).await?;
+    drop(builder);
+    let site = server.stop().await?;
+    fs::remove_dir_all(site.folders.attempt(given.attempt))?;
+    for file in ["history.sqlite", "history.sqlite-wal", "history.sqlite-shm"] {
+        let _ = fs::remove_file(site.folders.private().join(file));
+    }
+    let server = TestServer::start(site, patient);
+    let mut builder = server.builder("first", &["f43"], 1).await?;
+    let attempt = given.attempt;
+    assert_eq!(answer(&mut builder, given.held.clone()).await?, ToBuilder::Stale { attempt });
+    assert_ne!(lease(&mut builder).await?.attempt, attempt);
+    Ok(())
+}
+
+/// Only the history was lost: the record in staging is as good, also where the SRPM waits in SOURCE.
+#[tokio::test(start_paused = true)]
+async fn without_the_history_the_record_of_the_lease_is_believed() -> Result {
+    let (server, builder, given) = leased(&["noted"], patient).await?;
+    drop(builder);
+    server.until("queued again", |site| site.source() == ["noted-1-1.src.rpm"]).await?;
+    let site = server.stop().await?;
+    for file in ["history.sqlite", "history.sqlite-wal", "history.sqlite-shm"] {
+        let _ = fs::remove_file(site.folders.private().join(file));
+    }
+    let server = TestServer::start(site, patient);
+    let mut stranger = server.builder("stranger", &["f43"], 1).await?;
+    let told = answer(&mut stranger, given.held.clone()).await?;
+    assert_eq!(told, ToBuilder::Stale { attempt: given.attempt });
+    let mut builder = server.builder("first", &["f43"], 1).await?;
+    resume(&mut builder, &given).await?;
+    Ok(())
+}

@@ -1,9 +1,14 @@
 //! Builders that come back with an attempt that has no lease: was it published already, or is its SRPM
 //! still to be built? The folders tell, a few at a time, while the farm goes on.
+//!
+//! That an attempt was given to this very builder must be known before ([`super::evidence`]): a digest
+//! everybody can know who has the SRPM. Without that knowledge nothing is kept from others and nothing
+//! large is read; only the word that results were published is then still said again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -30,6 +35,9 @@ pub(super) struct WantedBack {
     session: SessionId,
     builder: BuilderId,
     held: HeldAttempt,
+    /// The build that the attempt was given to this builder for, if that is known: nobody else gets it
+    /// meanwhile.
+    given_for: Option<BuildKey>,
 }
 
 /// What the folders say about it.
@@ -48,30 +56,49 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// Claims that wait for an answer, at most [`moji_proto::limits::HOLDS`] of each session.
+/// Claims that wait for an answer, at most [`moji_proto::limits::HOLDS`] of each session. Builders take
+/// turns: one that claims much waits longer, and the others do not.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    waiting: VecDeque<WantedBack>,
+    waiting: BTreeMap<BuilderId, VecDeque<WantedBack>>,
+    /// Whose turn it was last.
+    last: Option<BuilderId>,
     looking: JoinSet<(WantedBack, anyhow::Result<Found>)>,
 }
 
 impl Claims {
     pub(super) fn add(&mut self, wanted: WantedBack) {
-        self.waiting.push_back(wanted);
+        self.waiting.entry(wanted.builder.clone()).or_default().push_back(wanted);
     }
 
     /// A session has ended: nobody waits for its answers. Gives what it had wanted.
     pub(super) fn forget(&mut self, session: SessionId) -> Vec<WantedBack> {
-        let (forgotten, waiting) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|wanted| wanted.session == session);
-        self.waiting = waiting;
-        Vec::from(forgotten)
+        let all = std::mem::take(&mut self.waiting).into_values().flatten();
+        let (forgotten, waiting): (Vec<_>, Vec<_>) = all.partition(|wanted| wanted.session == session);
+        waiting.into_iter().for_each(|wanted| self.add(wanted));
+        forgotten
+    }
+
+    /// The next one: of the builder after the one whose turn it was.
+    fn take(&mut self) -> Option<WantedBack> {
+        let after = match &self.last {
+            Some(last) => self.waiting.range((Bound::Excluded(last), Bound::Unbounded)).next(),
+            None => None,
+        };
+        let builder = after.or_else(|| self.waiting.iter().next())?.0.clone();
+        let of_builder = self.waiting.get_mut(&builder)?;
+        let wanted = of_builder.pop_front();
+        if of_builder.is_empty() {
+            self.waiting.remove(&builder);
+        }
+        self.last = Some(builder);
+        wanted
     }
 
     /// Begins to look at as many as may be looked at.
     pub(super) fn look(&mut self, folders: &Arc<Folders>) {
         while self.looking.len() < AT_A_TIME
-            && let Some(wanted) = self.waiting.pop_front()
+            && let Some(wanted) = self.take()
         {
             let folders = Arc::clone(folders);
             self.looking.spawn_blocking(move || {
@@ -98,7 +125,7 @@ impl WantedBack {
 impl Farm {
     /// Until the folders have told, nobody else gets that SRPM.
     async fn look_into(&mut self, wanted: WantedBack) {
-        for key in wanted.keys() {
+        if let Some(key) = wanted.given_for.clone() {
             self.handle(Event::Reserved(key)).await;
         }
         self.claims.add(wanted);
@@ -114,7 +141,7 @@ impl Farm {
     /// A session has ended.
     pub(super) async fn forget_claims(&mut self, session: SessionId) {
         for wanted in self.claims.forget(session) {
-            self.looked_into(wanted.keys()).await;
+            self.looked_into(wanted.given_for).await;
         }
     }
 
@@ -125,8 +152,12 @@ impl Farm {
         let known = self.given.get(&attempt).and_then(|record| record.srpm_sha256);
         let Some(lease) = self.scheduler.lease(attempt) else {
             let builder = connected.name.clone();
-            return self.look_into(WantedBack { session, builder, held }).await;
+            let given_for = self.evidence.build_of(&builder, &held).cloned();
+            return self.look_into(WantedBack { session, builder, held, given_for }).await;
         };
+        if lease.builder != connected.name {
+            return self.tell(session, SessionCommand::Stale(attempt));
+        }
         let is_over = matches!(lease.state, LeaseState::Deferred { .. } | LeaseState::Committing { .. });
         let is_it = lease.srpm.key.srpm == held.srpm && lease.target == held.target;
         match known {
@@ -134,8 +165,8 @@ impl Farm {
             Some(sha256) if sha256 != held.sha256 => self.tell(session, SessionCommand::Stale(attempt)),
             // The last server did not live long enough to write down what it had sent.
             None if !is_over => {
-                let builder = connected.name.clone();
-                self.look_into(WantedBack { session, builder, held }).await;
+                let (builder, given_for) = (connected.name.clone(), Some(lease.srpm.key.clone()));
+                self.look_into(WantedBack { session, builder, held, given_for }).await;
             }
             _ => {
                 let claim = Claim { session, slot: held.slot };
@@ -146,7 +177,7 @@ impl Farm {
 
     /// The folders were asked about an attempt.
     pub(super) async fn on_claim(&mut self, (wanted, found): (WantedBack, anyhow::Result<Found>)) {
-        let (session, attempt, keys) = (wanted.session, wanted.held.attempt, wanted.keys());
+        let (session, attempt, given_for) = (wanted.session, wanted.held.attempt, wanted.given_for.clone());
         match found {
             _ if !self.sessions.contains_key(&session) => {}
             Ok(Found::Published) => self.tell(session, SessionCommand::Accept(attempt)),
@@ -164,7 +195,7 @@ impl Farm {
                 return self.troubles.push(Trouble::Claim(wanted));
             }
         }
-        self.looked_into(keys).await;
+        self.looked_into(given_for).await;
     }
 
     /// Gives it back when the SRPM has changed since its digest was computed.
@@ -195,33 +226,34 @@ impl Farm {
 
 /// Blocks.
 fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
-    let WantedBack { builder, held, .. } = wanted;
+    let WantedBack { builder, held, given_for, .. } = wanted;
     let keys = wanted.keys();
-    let is_it = |record: &BuildRecord| {
-        let attempt = record.attempt.as_ref();
-        record.srpm == held.srpm
-            && attempt.is_some_and(|attempt| attempt.id == held.attempt && attempt.builder == *builder)
+    let records = keys.iter().flat_map(|key| records_of(folders, key, held.attempt));
+    let published = records.filter_map(|record: BuildRecord| Some((record.srpm, record.attempt?)));
+    let mut of_attempt = published.filter(|(_, attempt)| attempt.id == held.attempt);
+    if let Some((srpm, attempt)) = of_attempt.next() {
+        // Another's: whatever else is known, there is nothing that this builder could add.
+        let is_its_own = srpm == held.srpm && attempt.builder == *builder;
+        return Ok(if is_its_own { Found::Published } else { Found::Nothing });
+    }
+    let Some(key) = given_for.clone() else { return Ok(Found::Nothing) };
+    let known = LeaseRecord::read(folders, held.attempt);
+    // It was given to another one, whose logs and results lie there.
+    if known.as_ref().is_some_and(|record| record.builder != *builder) {
+        return Ok(Found::Nothing);
+    }
+    let Some((folder, file)) = file_now(folders, &key)? else { return Ok(Found::Nothing) };
+    let path = folder.join(key.path());
+    if digest_of(&path).with_context(|| format!("cannot read {}", path.display()))? != held.sha256 {
+        return Ok(Found::Nothing);
+    }
+    let header = source::read_header(&folder, &key);
+    let nvr = header.with_context(|| format!("cannot read the header of {}", path.display()))?.nvr;
+    let record = match known {
+        Some(record) if record.key() == key => record,
+        _ => LeaseRecord::of_claim(held, &key, builder, nvr, file),
     };
-    if keys.iter().any(|key| records_of(folders, key, held.attempt).iter().any(is_it)) {
-        return Ok(Found::Published);
-    }
-    for key in keys {
-        let Some((folder, file)) = file_now(folders, &key)? else { continue };
-        let path = folder.join(key.path());
-        if digest_of(&path).with_context(|| format!("cannot read {}", path.display()))? != held.sha256 {
-            continue;
-        }
-        let header = source::read_header(&folder, &key);
-        let nvr = header.with_context(|| format!("cannot read the header of {}", path.display()))?.nvr;
-        let record = match LeaseRecord::read(folders, held.attempt) {
-            // It was given to another one, whose logs and results lie there.
-            Some(record) if record.builder != *builder => return Ok(Found::Nothing),
-            Some(record) if record.key() == key => record,
-            _ => LeaseRecord::of_claim(held, &key, builder, nvr, file),
-        };
-        return Ok(Found::ToBuild { key, file, record: Box::new(record) });
-    }
-    Ok(Found::Nothing)
+    Ok(Found::ToBuild { key, file, record: Box::new(record) })
 }
 
 /// The records that may tell of an attempt at a build.

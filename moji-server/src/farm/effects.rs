@@ -6,7 +6,7 @@ use moji_proto::{AttemptId, FailureKind, Outcome};
 use tokio::task::spawn_blocking;
 
 use super::note::Note;
-use super::{COME_BACK, Farm, RETRY, Trouble, moves};
+use super::{COME_BACK, Farm, Given, RETRY, Trouble, moves};
 use crate::BuildKey;
 use crate::commit::Refusal;
 use crate::hold;
@@ -87,6 +87,14 @@ impl Farm {
         let folders = self.folders.clone();
         let logs = spawn_blocking(move || moves::log_sizes(&folders, attempt)).await.unwrap_or_default();
         let bytes = delivery.iter().flat_map(|delivery| &delivery.manifest).map(|entry| entry.size).sum();
+        match ending {
+            // Its builder may still have it.
+            Ending::Lost | Ending::Unclaimed => {
+                let (builder, key, target) = (lease.builder.clone(), key.clone(), lease.target.clone());
+                self.evidence.add(Given { attempt, builder, key, target });
+            }
+            _ => self.evidence.remove(attempt),
+        }
         self.tell_why(&lease, &ending);
         self.note(Note::Ended {
             lease: &lease,

@@ -6,6 +6,7 @@
 
 mod claims;
 mod effects;
+mod evidence;
 mod moves;
 mod note;
 mod publishing;
@@ -39,6 +40,9 @@ use crate::source::{QueuedSrpm, SourceEvent};
 use crate::working::WorkingWatch;
 use crate::{BuildKey, BuilderId};
 use claims::{Claims, WantedBack};
+pub(crate) use evidence::EVIDENCE;
+use evidence::Evidence;
+pub use evidence::Given;
 use note::Note;
 use publishing::Publishing;
 use space::Space;
@@ -102,6 +106,8 @@ pub struct Farm {
     deliveries: BTreeMap<AttemptId, Delivery>,
     publishing: Publishing,
     claims: Claims,
+    /// Which attempts without a lease may turn up again.
+    evidence: Evidence,
     space: Space,
     working: WorkingWatch,
     limits: Limits,
@@ -157,6 +163,7 @@ impl Farm {
             publishing: Publishing::new(config.catalogue, Bounds::of(&config.limits), config.credentials),
             limits: config.limits,
             claims: Claims::default(),
+            evidence: Evidence::default(),
             space: Space::new(config.min_free, config.free_space),
             working,
             history: config.history,
@@ -189,18 +196,20 @@ impl Farm {
             tokio::select! {
                 biased;
                 () = stopping.cancelled() => break,
-                Some(ended) = self.publishing.next() => self.on_commit(ended).await,
-                Some(looked) = self.claims.next() => self.on_claim(looked).await,
-                Some(event) = inputs.sessions.recv() => self.on_session(event).await,
-                Some(event) = inputs.source.recv() => self.on_source(event).await,
-                Some(key) = inputs.working.recv() => self.check_lease(&key).await,
-                _ = check_working.tick() => self.check_leases().await,
-                _ = check_room.tick() => self.check_room().await,
-                _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
+                // What time brings, and what is the server's own, before what others can make much of:
+                // sessions that never rest must not keep it waiting.
                 () = sleep_until(deadline.unwrap_or(self.started)), if deadline.is_some() => {
                     let effects = self.scheduler.on_time(self.now());
                     self.carry_out(effects).await;
                 }
+                _ = check_room.tick() => self.check_room().await,
+                _ = check_working.tick() => self.check_leases().await,
+                _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
+                Some(ended) = self.publishing.next() => self.on_commit(ended).await,
+                Some(looked) = self.claims.next() => self.on_claim(looked).await,
+                Some(event) = inputs.source.recv() => self.on_source(event).await,
+                Some(key) = inputs.working.recv() => self.check_lease(&key).await,
+                Some(event) = inputs.sessions.recv() => self.on_session(event).await,
             }
         }
         self.end(inputs.sessions, shutdown).await;
@@ -224,6 +233,7 @@ impl Farm {
         }
         srpms.iter().for_each(|key| self.working.entered(key));
         self.staged = left.staged;
+        left.unanswered.into_iter().for_each(|given| self.evidence.add(given));
         // The one place where what went wrong before this server comes from.
         for (key, tries) in left.tries {
             self.handle(Event::Blamed(key, tries)).await;

@@ -11,7 +11,8 @@
 //! folders ─▶ survey ─▶ plan ───────────┘   at the start, and when entries were lost
 //! ```
 //!
-//! It deliberately does not decide anything about builds: nobody asks it where an SRPM is.
+//! It deliberately does not decide anything about builds: nobody asks it where an SRPM is. At the start
+//! it says what the farm must not have forgotten: what went wrong, and which attempts may turn up again.
 
 mod entry;
 mod inspect;
@@ -42,6 +43,7 @@ pub(crate) use survey::{FAILED, Found, HELD, Place, Seen, Srpms, Survey};
 pub(crate) use survey::{entries, further_attempt, is_repository, recorded, result_folders};
 
 use crate::BuildKey;
+use crate::farm::{EVIDENCE, Given};
 use crate::folders::Folders;
 use crate::scheduler::Try;
 use reconcile::{Reconciled, reconcile};
@@ -61,6 +63,7 @@ pub(crate) fn path(folders: &Folders) -> PathBuf {
 pub struct History {
     recorder: Recorder,
     writer: JoinHandle<()>,
+    unanswered: Vec<Given>,
 }
 
 /// Tells the history what happened. Cheap to clone.
@@ -72,6 +75,9 @@ pub struct Recorder {
 
 /// What attempts at builds that are still open came to.
 pub type OpenTries = BTreeMap<BuildKey, Vec<Try>>;
+
+/// An open store, and what it says at the start.
+type Begun = (Box<dyn Store>, OpenTries, Vec<Given>);
 
 impl History {
     /// Opens the history of folders that were prepared, makes it agree with them, and says what the
@@ -92,15 +98,15 @@ impl History {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(folders: &Folders, mut backend: Box<dyn Backend>) -> anyhow::Result<(Self, OpenTries)> {
-        let (store, tries) = match begin(folders, backend.as_mut()) {
-            Ok((store, tries)) => (Some(store), tries),
+        let (store, tries, unanswered) = match begin(folders, backend.as_mut()) {
+            Ok((store, tries, unanswered)) => (Some(store), tries, unanswered),
             Err(error) => match error.downcast_ref() {
                 Some(StoreError::Newer(why)) => {
                     return Err(anyhow!("{}: {why}", path(folders).display()));
                 }
                 _ => {
                     tracing::warn!("builds go on without the history until it can be used: {error:#}");
-                    (None, OpenTries::new())
+                    (None, OpenTries::new(), Vec::new())
                 }
             },
         };
@@ -111,7 +117,12 @@ impl History {
             .name("history".to_owned())
             .spawn(move || writer.run(&inbox))
             .context("cannot start the history's thread")?;
-        Ok((Self { recorder: Recorder { to_writer, missed }, writer }, tries))
+        Ok((Self { recorder: Recorder { to_writer, missed }, writer, unanswered }, tries))
+    }
+
+    /// The attempts of servers before this one that may turn up again, the oldest first. Only once.
+    pub fn take_unanswered(&mut self) -> Vec<Given> {
+        std::mem::take(&mut self.unanswered)
     }
 
     /// For those who tell what happens.
@@ -159,13 +170,14 @@ impl Recorder {
 
 /// Opens the store, compares it with the folders, and says what was found. One that turns out to be
 /// broken only when it is read is put aside too.
-fn begin(folders: &Folders, backend: &mut dyn Backend) -> anyhow::Result<(Box<dyn Store>, OpenTries)> {
-    let mut attempt = |broken: Option<&str>| -> anyhow::Result<(Box<dyn Store>, OpenTries)> {
+fn begin(folders: &Folders, backend: &mut dyn Backend) -> anyhow::Result<Begun> {
+    let mut attempt = |broken: Option<&str>| -> anyhow::Result<Begun> {
         let (mut store, opened) = backend.open(broken)?;
         let done = reconcile(folders, store.as_mut(), When::Quiet)?;
         tell(&opened, done);
         let tries = store.open_tries()?;
-        Ok((store, tries))
+        let unanswered = store.unanswered(EVIDENCE)?;
+        Ok((store, tries, unanswered))
     };
     match attempt(None) {
         Err(error) => match error.downcast_ref() {

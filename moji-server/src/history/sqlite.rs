@@ -14,6 +14,7 @@ use super::schema;
 use super::store::{Backend, Known, KnownAttempt, OpenBuild, Opened, Stamp, Stamps, Store, StoreError};
 use super::words::{Columns, Word as _, bytes, micros};
 use crate::BuildKey;
+use crate::farm::Given;
 use crate::record::BuildRecord;
 use crate::scheduler::{Try, TryKind};
 
@@ -139,6 +140,27 @@ impl Store for SqliteStore {
             tries.entry(key(&row)?).or_default().push(tried);
         }
         Ok(tries)
+    }
+
+    fn unanswered(&self, most: usize) -> Done<Vec<Given>> {
+        let mut statement = self.0.prepare(
+            "SELECT b.target, b.srpm, a.id, a.builder, a.target FROM attempts a JOIN builds b ON b.id = a.build \
+             WHERE a.outcome IS NULL AND (a.ending IS NULL OR a.ending IN ('lost', 'interrupted')) \
+             ORDER BY a.leased_at DESC, a.id DESC LIMIT ?1",
+        )?;
+        let mut rows = statement.query([i64::try_from(most).unwrap_or(i64::MAX)])?;
+        let mut given = Vec::new();
+        while let Some(row) = rows.next()? {
+            let row = Columns(row);
+            given.push(Given {
+                attempt: row.parsed(2)?,
+                builder: row.parsed(3)?,
+                key: key(&row)?,
+                target: row.parsed(4)?,
+            });
+        }
+        given.reverse();
+        Ok(given)
     }
 
     fn stamps(&self) -> Done<Stamps> {

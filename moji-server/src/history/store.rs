@@ -8,6 +8,7 @@ use moji_proto::{AttemptId, Nvr};
 
 use super::entry::{BuildState, Entry};
 use crate::BuildKey;
+use crate::farm::Given;
 use crate::scheduler::Try;
 
 /// A database that is open. All of it blocks.
@@ -29,6 +30,13 @@ pub trait Store: Send {
     /// # Errors
     /// See [`StoreError`].
     fn open_tries(&self) -> Result<BTreeMap<BuildKey, Vec<Try>>, StoreError>;
+
+    /// The attempts that were given to a builder and of which it has not had the last word, the oldest
+    /// first, and no more than the newest so many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn unanswered(&self, most: usize) -> Result<Vec<Given>, StoreError>;
 
     /// What was read in the folders, and how it looked then.
     ///

@@ -11,7 +11,8 @@ use crate::{BuildKey, BuilderId};
 /// An SRPM with which so many attempts came to grief is held: its builder was lost, or builder or
 /// repository were to blame each time. A package that kills builders cannot kill a fourth one.
 pub const MOST_TRIES: usize = 3;
-/// An SRPM that was given back so often, whatever the reason, is held: nothing goes on for ever.
+/// An SRPM that was given back so often, whatever the reason, is held: nothing goes on for ever. What was
+/// given back without a trouble counts once for each builder, so that none can go on under new names.
 pub const MOST_RETURNS: usize = 10;
 /// A builder on which so many attempts in a row failed through its own fault is suspended.
 pub const STREAK: u32 = 3;
@@ -19,6 +20,11 @@ pub const STREAK: u32 = 3;
 /// fault, when nothing good came in between: else it could take and give back for ever, and each time
 /// costs renames, lines and rows.
 pub const RETURNS: u32 = 4;
+/// What is remembered of a builder is forgotten when so long nothing was added: then a builder of that
+/// name may be another one.
+pub(super) const IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Most builders of which something is remembered: names are cheap.
+pub(super) const MOST_STANDINGS: usize = 4096;
 /// The first suspension; each one that follows without a good attempt in between is twice as long.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// No suspension is longer.
@@ -44,6 +50,8 @@ pub enum TryKind {
     Failed(FailureKind),
     /// The builder gave it back because of a trouble of its own.
     GivenBack,
+    /// The builder gave it back, and nobody is to blame. The builder may have it again.
+    Returned,
     /// Its results were not good.
     Rejected,
 }
@@ -55,7 +63,7 @@ impl TryKind {
             Self::Lost
             | Self::Rejected
             | Self::Failed(FailureKind::Infrastructure | FailureKind::Configuration) => true,
-            Self::Failed(_) | Self::GivenBack => false,
+            Self::Failed(_) | Self::GivenBack | Self::Returned => false,
         }
     }
 }
@@ -65,7 +73,7 @@ impl std::fmt::Display for TryKind {
         match self {
             Self::Lost => f.write_str("lost"),
             Self::Failed(kind) => write!(f, "failed: {kind}"),
-            Self::GivenBack => f.write_str("gave it back"),
+            Self::GivenBack | Self::Returned => f.write_str("gave it back"),
             Self::Rejected => f.write_str("results refused"),
         }
     }
@@ -84,6 +92,8 @@ struct Standing {
     /// Attempts in a row that it gave back without a trouble.
     returns: u32,
     suspended_until: Option<Moment>,
+    /// When something was added last, or a suspension ended.
+    changed: Moment,
 }
 
 impl Blame {
@@ -95,6 +105,15 @@ impl Blame {
     pub(super) fn add(&mut self, key: &BuildKey, attempt: AttemptId, builder: &BuilderId, kind: TryKind) {
         let tried = Try { attempt, builder: builder.clone(), kind };
         self.tries.entry(key.clone()).or_default().push(tried);
+    }
+
+    /// An SRPM was given back, and nobody is to blame. Each builder counts once: what one does again and
+    /// again its own standing tells.
+    pub(super) fn returned(&mut self, key: &BuildKey, attempt: AttemptId, builder: &BuilderId) {
+        let is_same = |tried: &Try| tried.builder == *builder && tried.kind == TryKind::Returned;
+        if !self.tries.get(key).is_some_and(|tries| tries.iter().any(is_same)) {
+            self.add(key, attempt, builder, TryKind::Returned);
+        }
     }
 
     /// The builder of an attempt that was taken for lost has turned up again with it.
@@ -112,7 +131,8 @@ impl Blame {
 
     /// Who has tried an SRPM in vain.
     pub(super) fn has_tried(&self, key: &BuildKey, builder: &BuilderId) -> bool {
-        self.tries.get(key).is_some_and(|tries| tries.iter().any(|tried| tried.builder == *builder))
+        let in_vain = |tried: &Try| tried.builder == *builder && tried.kind != TryKind::Returned;
+        self.tries.get(key).is_some_and(|tries| tries.iter().any(in_vain))
     }
 
     /// Whether the results of an attempt were not good: it does not come back.
@@ -151,9 +171,26 @@ impl Blame {
         self.standing.remove(builder).is_some_and(|standing| standing.suspended_until.is_some())
     }
 
+    /// What is remembered of a builder, to be added to. A new one takes the place of those of whom
+    /// nothing was heard for long.
+    fn standing_of(&mut self, now: Moment, builder: &BuilderId) -> &mut Standing {
+        if !self.standing.contains_key(builder) {
+            self.standing.retain(|_, other| other.suspended_until.is_some() || now < other.changed + IDLE);
+            if self.standing.len() >= MOST_STANDINGS {
+                // Whoever is suspended stays so as long as there is anybody else.
+                let worth = |(_, other): &(&BuilderId, &Standing)| (other.suspended_until, other.changed);
+                let least = self.standing.iter().min_by_key(worth).map(|(builder, _)| builder.clone());
+                least.map(|least| self.standing.remove(&least));
+            }
+        }
+        let standing = self.standing.entry(builder.clone()).or_default();
+        standing.changed = now;
+        standing
+    }
+
     /// An attempt on a builder failed through its fault. Gives how long it is suspended, if it is.
     pub(super) fn failed_on(&mut self, now: Moment, builder: &BuilderId) -> Option<Duration> {
-        let standing = self.standing.entry(builder.clone()).or_default();
+        let standing = self.standing_of(now, builder);
         if standing.suspended_until.is_some() {
             // What its other slots had begun before tells nothing new.
             return None;
@@ -167,7 +204,7 @@ impl Blame {
 
     /// A builder gave an attempt back, and nobody is to blame. Gives how long it is suspended, if it is.
     pub(super) fn gave_back(&mut self, now: Moment, builder: &BuilderId) -> Option<Duration> {
-        let standing = self.standing.entry(builder.clone()).or_default();
+        let standing = self.standing_of(now, builder);
         standing.returns = (standing.returns + 1) % RETURNS;
         if standing.returns == 0 { self.failed_on(now, builder) } else { None }
     }
@@ -194,6 +231,7 @@ impl Blame {
         for standing in self.standing.values_mut() {
             if standing.suspended_until.is_some_and(|until| until <= now) {
                 standing.suspended_until = None;
+                standing.changed = now;
                 any = true;
             }
         }
@@ -203,6 +241,10 @@ impl Blame {
 
 #[cfg(test)]
 impl Blame {
+    pub(super) fn remembered(&self) -> usize {
+        self.standing.len()
+    }
+
     pub(super) fn tries(&self) -> Vec<(BuildKey, Vec<Try>)> {
         self.tries.iter().map(|(key, tries)| (key.clone(), tries.clone())).collect()
     }

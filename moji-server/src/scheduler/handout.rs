@@ -47,9 +47,11 @@ impl Scheduler {
     }
 
     pub(super) fn draining(&mut self, session: SessionId) -> Vec<Effect> {
-        self.asks.retain(|(asking, _)| *asking != session);
-        if let Some(registered) = self.builders.get_mut(&session) {
-            registered.draining = true;
+        self.asks.remove_all(session);
+        match self.builders.get_mut(&session) {
+            Some(registered) if !registered.draining => registered.draining = true,
+            // It changes nothing to say it again.
+            _ => return Vec::new(),
         }
         // What was left for this builder is now for those that have tried it already.
         self.serve_all()
@@ -57,34 +59,48 @@ impl Scheduler {
 
     /// New work has come: the slot that has waited longest gets it.
     pub(super) fn serve_new_work(&mut self, key: &BuildKey) -> Vec<Effect> {
-        let fits = |(session, _): &(SessionId, u16)| self.may_build(*session, key);
-        let Some(position) = self.asks.iter().position(fits) else { return Vec::new() };
-        let Some((session, slot)) = self.asks.remove(position) else { return Vec::new() };
-        self.asked(session, slot)
+        let mut waiting = self.asks.sessions().into_values();
+        let Some(session) = waiting.find(|session| self.may_build(*session, key)) else { return Vec::new() };
+        self.asks.oldest_of(session).map(|(_, slot)| self.asked(session, slot)).unwrap_or_default()
     }
 
     /// Something has changed that may give work to any slot.
     pub(super) fn serve_all(&mut self) -> Vec<Effect> {
-        let asks: Vec<_> = self.asks.drain(..).collect();
-        asks.into_iter().flat_map(|(session, slot)| self.asked(session, slot)).collect()
+        let mut effects = Vec::new();
+        if self.queue.len() == 0 {
+            return effects;
+        }
+        let mut waiting = self.asks.sessions();
+        while let Some((_, session)) = waiting.pop_first()
+            && let Some((_, slot)) = self.asks.oldest_of(session)
+        {
+            let given = self.asked(session, slot);
+            // A session for which there is nothing now gets nothing for its other slots either.
+            if !given.is_empty()
+                && let Some((next, _)) = self.asks.oldest_of(session)
+            {
+                waiting.insert(next, session);
+            }
+            effects.extend(given);
+        }
+        effects
     }
 
     pub(super) fn asked(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
         let Some(registered) = self.builders.get(&session) else { return Vec::new() };
-        let name = registered.builder.id.clone();
+        let name = &registered.builder.id;
         let targets = self.usable_targets(registered);
-        let fits = |target: &&TargetName, key: &BuildKey| key.target.as_ref().is_none_or(|t| t == *target);
-        let chosen = self.queue.best(&targets, |key| self.is_for(key, &name)).and_then(|key| {
+        let fits = |target: &TargetName, key: &BuildKey| key.target.as_ref().is_none_or(|t| t == target);
+        let chosen = self.queue.best(&targets, |key| self.is_for(key, name)).and_then(|key| {
             let target = targets.iter().find(|target| fits(target, key))?;
-            Some((key.clone(), target.clone()))
+            Some((key.clone(), (*target).clone(), name.clone()))
         });
-        let chosen = chosen.and_then(|(key, target)| Some((self.queue.remove(&key)?, target)));
-        let Some((srpm, target)) = chosen else {
-            if !self.asks.contains(&(session, slot)) {
-                self.asks.push_back((session, slot));
-            }
+        let chosen = chosen.and_then(|(key, target, name)| Some((self.queue.remove(&key)?, target, name)));
+        let Some((srpm, target, name)) = chosen else {
+            self.asks.add(session, slot);
             return Vec::new();
         };
+        self.asks.remove(session, slot);
         self.serial += 1;
         let lease = Lease {
             attempt: AttemptId { boot: self.boot, serial: self.serial },
@@ -100,12 +116,12 @@ impl Scheduler {
     }
 
     /// What a builder may be given work for just now, the preferred one first.
-    fn usable_targets(&self, registered: &Registered) -> Vec<TargetName> {
+    fn usable_targets<'a>(&self, registered: &'a Registered) -> Vec<&'a TargetName> {
         if !self.ready || !self.room || !self.is_usable(registered) {
             return Vec::new();
         }
         let targets = registered.builder.targets.iter();
-        targets.filter(|target| !registered.broken.contains(*target)).cloned().collect()
+        targets.filter(|target| !registered.broken.contains(*target)).collect()
     }
 
     fn is_usable(&self, registered: &Registered) -> bool {

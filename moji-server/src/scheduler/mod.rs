@@ -31,6 +31,7 @@
 //! - at most one attempt at an SRPM is being published;
 //! - an SRPM that came to grief [`MOST_TRIES`] times is not given out again.
 
+mod asks;
 mod blame;
 mod event;
 mod handout;
@@ -41,7 +42,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use moji_proto::{AttemptId, TargetName};
@@ -52,6 +53,7 @@ pub use lease::{Claim, Lease, LeaseState};
 
 use crate::BuildKey;
 use crate::source::QueuedSrpm;
+use asks::Asks;
 use blame::Blame;
 use queue::Queue;
 
@@ -84,8 +86,7 @@ pub struct Scheduler {
     reserved: BTreeMap<BuildKey, usize>,
     blame: Blame,
     builders: BTreeMap<SessionId, Registered>,
-    /// Slots without work, in the order in which they asked.
-    asks: VecDeque<(SessionId, u16)>,
+    asks: Asks,
 }
 
 /// A connected builder.
@@ -114,7 +115,7 @@ impl Scheduler {
             reserved: BTreeMap::new(),
             blame: Blame::default(),
             builders: BTreeMap::new(),
-            asks: VecDeque::new(),
+            asks: Asks::default(),
         }
     }
 

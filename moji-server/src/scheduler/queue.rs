@@ -46,7 +46,9 @@ impl TargetQueue {
 /// All queues.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    targets: BTreeMap<Option<TargetName>, TargetQueue>,
+    /// For any builder.
+    any: TargetQueue,
+    of_target: BTreeMap<TargetName, TargetQueue>,
     places: BTreeMap<BuildKey, Place>,
 }
 
@@ -57,43 +59,50 @@ impl Queue {
         if let Some(before) = self.remove(&srpm.key) {
             srpm.queued_at = srpm.queued_at.min(before.queued_at);
         }
-        let queue = self.targets.entry(srpm.key.target.clone()).or_default();
-        let place = queue.place(&srpm);
-        self.places.insert(srpm.key.clone(), place.clone());
-        queue.waiting.insert(place, srpm);
+        self.put(srpm);
     }
 
     /// Takes an SRPM out.
     pub(super) fn remove(&mut self, key: &BuildKey) -> Option<QueuedSrpm> {
         let place = self.places.remove(key)?;
-        self.targets.get_mut(&key.target)?.waiting.remove(&place)
+        self.queue_of(key.target.as_ref()).waiting.remove(&place)
     }
 
     /// What a builder of these targets should build next, of what it may be given.
-    pub(super) fn best(
-        &self,
-        targets: &[TargetName],
+    pub(super) fn best<'a>(
+        &'a self,
+        targets: &[&TargetName],
         mut may_have: impl FnMut(&BuildKey) -> bool,
-    ) -> Option<&BuildKey> {
+    ) -> Option<&'a BuildKey> {
         // Who has none may have nothing, not even what is for any builder.
         targets.first()?;
-        let mut first = |target: Option<&TargetName>| {
-            let queue = self.targets.get(&target.cloned())?;
-            queue.waiting.keys().find(|place| may_have(&place.key))
-        };
-        let candidates: Vec<_> =
-            std::iter::once(None).chain(targets.iter().map(Some)).filter_map(&mut first).collect();
-        candidates.into_iter().min().map(|place| &place.key)
+        let mut first = |queue: &'a TargetQueue| queue.waiting.keys().find(|place| may_have(&place.key));
+        let own = targets.iter().filter_map(|target| self.of_target.get(*target));
+        let candidates = std::iter::once(&self.any).chain(own).filter_map(&mut first);
+        candidates.min().map(|place| &place.key)
     }
 
     /// A priority.txt has changed: everything in that queue gets its new place.
     pub(super) fn set_priority(&mut self, target: Option<TargetName>, list: Priority) {
-        let queue = self.targets.entry(target).or_default();
+        let queue = self.queue_of(target.as_ref());
         queue.priority = list;
-        for (_, srpm) in std::mem::take(&mut queue.waiting) {
-            let place = queue.place(&srpm);
-            self.places.insert(srpm.key.clone(), place.clone());
-            queue.waiting.insert(place, srpm);
+        let waiting = std::mem::take(&mut queue.waiting);
+        for srpm in waiting.into_values() {
+            self.put(srpm);
+        }
+    }
+
+    fn put(&mut self, srpm: QueuedSrpm) {
+        let queue = self.queue_of(srpm.key.target.as_ref());
+        let place = queue.place(&srpm);
+        queue.waiting.insert(place.clone(), srpm);
+        self.places.insert(place.key.clone(), place);
+    }
+
+    fn queue_of(&mut self, target: Option<&TargetName>) -> &mut TargetQueue {
+        match target {
+            Some(target) => self.of_target.entry(target.clone()).or_default(),
+            None => &mut self.any,
         }
     }
 

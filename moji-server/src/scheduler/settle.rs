@@ -10,7 +10,7 @@ use crate::BuildKey;
 impl Scheduler {
     pub(super) fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
         self.builders.remove(&session);
-        self.asks.retain(|(asking, _)| *asking != session);
+        self.asks.remove_all(session);
         let mut effects = Vec::new();
         let until = now + self.grace;
         for lease in self.leases.values_mut() {
@@ -61,8 +61,10 @@ impl Scheduler {
         if trouble {
             self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::GivenBack);
             effects.extend(self.builder_failed(now, &lease));
-        } else if let Some(pause) = self.blame.gave_back(now, &lease.builder) {
-            effects.extend(self.suspended(&lease, pause));
+        } else {
+            self.blame.returned(&lease.srpm.key, attempt, &lease.builder);
+            let pause = self.blame.gave_back(now, &lease.builder);
+            effects.extend(pause.map(|pause| self.suspended(&lease, pause)).unwrap_or_default());
         }
         effects.extend(self.end_without_result(attempt, Ending::Released { trouble }));
         effects

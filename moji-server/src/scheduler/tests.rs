@@ -264,3 +264,35 @@ fn ids_are_those_of_this_run_of_the_server() {
     world.ask(session, 0);
     assert_eq!(attempt_of(&world, 0), AttemptId { boot: 0xb008, serial: 1 });
 }
+
+/// Who says it again and again must not keep the farm busy: it changes nothing.
+#[test]
+fn a_second_drain_moves_nothing() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    let other = world.connect("other", &["f43-arm"]);
+    world.ask(other, 0);
+    world.tell(Event::Draining(session));
+    // Were the queue looked at once more, this one would be found.
+    world.source.insert(key(0), 1);
+    world.scheduler.queue.insert(srpm(&key(0), 1));
+    world.tell(Event::Draining(session));
+    assert!(world.working.is_empty() && world.scheduler.asks.len() == 1);
+}
+
+#[test]
+fn slots_are_served_in_the_order_in_which_they_asked() {
+    let mut world = World::new();
+    let [idle, one, two] = [("idle", "f99"), ("one", "f43-arm"), ("two", "f43-arm")]
+        .map(|(name, target)| world.connect(name, &[target]));
+    for (session, slot) in [(idle, 0), (two, 1), (one, 0), (two, 0), (idle, 1), (one, 1)] {
+        world.ask(session, slot);
+    }
+    for n in 3..6 {
+        world.drop_srpm(n, n as i64);
+    }
+    world.step(41, 0, 0);
+    let given: Vec<_> =
+        world.scheduler.leases().map(|lease| (lease.session.unwrap(), lease.slot.unwrap())).collect();
+    assert_eq!(given, [(two, 1), (one, 0), (two, 0)]);
+    assert_eq!(world.scheduler.asks.len(), 3);
+}

@@ -52,6 +52,10 @@ impl Store for MoodyStore {
         self.1.known()
     }
 
+    fn unanswered(&self, most: usize) -> Result<Vec<crate::farm::Given>, StoreError> {
+        self.1.unanswered(most)
+    }
+
     fn open_tries(&self) -> Result<OpenTries, StoreError> {
         self.1.open_tries()
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use moji_proto::{AttemptId, FailureKind, Outcome};
 
+use super::super::blame::{IDLE, MOST_STANDINGS};
 use super::super::{Event, FIRST_PAUSE, MOST_RETURNS, RETURNS, STREAK, Try, TryKind};
 use super::world::{GRACE, World, failed, key};
 use super::{attempt_of, ready};
@@ -338,4 +339,58 @@ fn a_builder_that_takes_and_gives_back_is_suspended_at_last() {
     world.ask(session, 0);
     assert!(world.working.is_empty());
     world.check();
+}
+
+/// Its standing goes by its name, and names are cheap.
+#[test]
+fn a_builder_that_gives_back_under_ever_new_names_does_not_go_on_for_ever() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    world.lose(session);
+    world.drop_srpm(0, 10);
+    for name in 0..MOST_RETURNS {
+        assert!(world.held.is_empty(), "after {name}");
+        let session = world.connect(&format!("lab/name{name}"), &["f43-arm"]);
+        world.ask(session, 0);
+        let attempt = attempt_of(&world, 0);
+        world.memories.remove(&attempt);
+        world.tell(Event::Released { session, attempt, trouble: false });
+        world.lose(session);
+        world.check();
+    }
+    assert!(world.held[&key(0)].starts_with("10 attempts came to nothing: lab/name0 (gave it back), "));
+    assert!(world.suspended.is_empty());
+}
+
+#[test]
+fn who_gave_it_back_without_a_trouble_may_have_it_again() {
+    let mut world = boards(&["panda"]);
+    let other = world.connect("tegra", &["f43-arm"]);
+    world.drop_srpm(0, 10);
+    let attempt = attempt_of(&world, 0);
+    let session = world.memories.remove(&attempt).unwrap().session.unwrap();
+    world.tell(Event::Released { session, attempt, trouble: false });
+    assert!(world.source.contains_key(&key(0)) && !world.asking.contains(&(other, 0)));
+    world.ask(session, 0);
+    assert_eq!(builder_of(&world, 0), "panda", "although another one could");
+}
+
+#[test]
+fn what_is_remembered_of_builders_is_bounded_and_forgotten() {
+    let mut blame = super::super::blame::Blame::default();
+    let builder = |n: usize| format!("name{n}").parse().unwrap();
+    let bad = builder(MOST_STANDINGS * 3);
+    for _ in 0..STREAK {
+        blame.failed_on(Duration::ZERO, &bad);
+    }
+    for n in 0..MOST_STANDINGS + 7 {
+        assert_eq!(blame.failed_on(Duration::from_secs(1), &builder(n)), None);
+    }
+    assert_eq!(blame.remembered(), MOST_STANDINGS);
+    assert_eq!(blame.suspended_until(&bad), Some(FIRST_PAUSE), "others have crowded it out");
+    blame.end_suspensions(FIRST_PAUSE);
+    assert_eq!(blame.streak(&bad), STREAK, "one more failure, and it pauses longer");
+    blame.failed_on(FIRST_PAUSE + IDLE - Duration::from_secs(1), &builder(MOST_STANDINGS * 4));
+    assert_eq!((blame.remembered(), blame.streak(&bad)), (2, STREAK));
+    blame.failed_on(FIRST_PAUSE + IDLE, &builder(MOST_STANDINGS * 5));
+    assert_eq!((blame.remembered(), blame.streak(&bad)), (2, 0));
 }
