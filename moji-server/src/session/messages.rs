@@ -146,9 +146,9 @@ impl Session {
             about: format!("{}: {} of {attempt}", self.name, file.file_name()),
             pace: held.log_pace.clone(),
         };
-        let ended = self.ended.clone();
+        let (tenancy, work, ended) = (held.tenancy.id(), held.tenancy.work(), self.ended.clone());
         self.writes.spawn(async move {
-            TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, log, ended).await)
+            TaskEnd::LogReceived(tenancy, file, transfer::receive_log(stream, log, work, ended).await)
         });
         Ok(())
     }
