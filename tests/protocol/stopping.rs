@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use moji_proto::{LogFile, Outcome, StreamMessage, ToBuilder, ToServer};
+use moji_proto::{AttemptId, LogFile, Outcome, Phase, StreamMessage, ToBuilder, ToServer, limits};
 use moji_tests::support::simulated::{built, manifest};
 use tokio::time::timeout;
 
@@ -68,4 +68,19 @@ async fn an_upload_that_is_aborted_again_and_again_is_given_up() -> Result {
         }
     }
     anyhow::bail!("it goes on for ever")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heartbeat_names_no_more_than_may_be_held() -> Result {
+    let (_server, mut builder, given) = leased(&["alive"], patient).await?;
+    let boot = given.attempt.boot;
+    let mut attempts: Vec<_> =
+        (0..limits::HOLDS as u64).map(|serial| (AttemptId { boot, serial }, Phase::Delivering)).collect();
+    builder.say(ToServer::Heartbeat { attempts: attempts.clone() }).await?;
+    assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
+    attempts.push((given.attempt, Phase::Building));
+    builder.say(ToServer::Heartbeat { attempts }).await?;
+    let heard = builder.to_the_end().await;
+    assert!(matches!(&heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
+    Ok(())
 }
