@@ -34,6 +34,7 @@ pub mod run;
 pub mod scheduler;
 pub mod session;
 pub mod source;
+mod staging;
 pub mod verify;
 mod working;
 

@@ -38,6 +38,8 @@ pub(crate) enum Topic {
     Flood,
     /// Results are larger than they may be.
     TooMuch,
+    /// Results that could not be received.
+    Delivery,
 }
 
 /// What was said lately. The lock is held for a look at a small table, never across a wait.

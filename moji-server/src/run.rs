@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::logins::Logins;
 use crate::metadata::{self, Metadata, MetadataConfig};
 use crate::quiet::Quiet;
 use crate::room::FreeSpace;
-use crate::session::SessionConfig;
+use crate::session::{PREPARING, SessionConfig};
 use crate::source::{self, SourceConfig};
 use crate::working::WorkingWatch;
 
@@ -188,6 +188,7 @@ async fn session_config(
         log_limit: config.log_limit,
         folders: Arc::clone(folders),
         free_space: config.free_space.clone(),
+        preparing: Arc::new(Semaphore::new(PREPARING)),
     })
 }
 

@@ -142,11 +142,16 @@ pub(crate) async fn oversized_lists(scene: &mut Scene) -> Result {
         ],
     )
     .await?;
-    // As many as fit a frame may be named in a heartbeat; all of them are nobody's.
+    // A heartbeat may name as many as may be held; all of them are nobody's.
     let mut liar = scene.liar().await?;
-    let attempts = (0..9_000).map(|serial| (AttemptId { boot: 1, serial }, Phase::Building)).collect();
+    let attempts =
+        (0..limits::HOLDS as u64).map(|serial| (AttemptId { boot: 1, serial }, Phase::Building)).collect();
     liar.say(ToServer::Heartbeat { attempts }).await?;
     ensure!(liar.hear().await? == ToBuilder::HeartbeatSeen, "no answer");
+    // More than that, as many as fit a frame.
+    let attempts = (0..9_000).map(|serial| (AttemptId { boot: 1, serial }, Phase::Building)).collect();
+    liar.say(ToServer::Heartbeat { attempts }).await?;
+    is_closed(liar).await?;
     // More results than the operator allows: refused for good, before a byte comes.
     let (mut liar, assignment) = scene.leased().await?;
     let attempt = assignment.attempt;

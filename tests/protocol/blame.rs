@@ -177,6 +177,35 @@ async fn what_everybody_gives_back_is_held_with_the_last_log() -> Result {
     Ok(())
 }
 
+/// A log that is published does not grow any more, whoever still sends it.
+#[tokio::test(start_paused = true)]
+async fn the_log_of_what_is_held_is_closed() -> Result {
+    let server = server(&["grows"], patient)?;
+    let mut builder = server.builder("chatty", &["f43"], 1).await?;
+    for _ in 0..3 {
+        let attempt = lease(&mut builder).await?.attempt;
+        log(&server, &mut builder, attempt, 0, "no room").await?;
+        builder.deliver(attempt, Outcome::Succeeded, &[("grows-1-1.src.rpm", b"no RPM")]).await?;
+        loop {
+            match builder.word().await? {
+                ToBuilder::Suspended { .. } => {}
+                ToBuilder::Rejected { again: false, .. } => break,
+                other => anyhow::bail!("{other:?}"),
+            }
+        }
+    }
+    is_held(&server, "grows").await?;
+    let published = server.site.folders.repo.join("grows-1-1/build.log");
+    assert_eq!(fs::read_to_string(&published)?, "no room");
+    // Streams are numbered: each attempt had one for its log and one for its results.
+    builder.data(5, b", and more to say").await?;
+    builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    while builder.hear().await? != ToBuilder::HeartbeatSeen {}
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(fs::read_to_string(&published)?, "no room");
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_held_now_is_held_later() -> Result {
     let server = server(&["stuck"], patient)?;

@@ -18,5 +18,6 @@ mod restarting;
 mod returning;
 mod rivals;
 mod room;
+mod stopping;
 
 type Result = anyhow::Result<()>;

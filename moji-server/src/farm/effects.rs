@@ -1,6 +1,8 @@
 //! Carries out what the scheduler decides.
 
 use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
 
 use moji_proto::{AttemptId, FailureKind, Outcome};
 use tokio::task::spawn_blocking;
@@ -33,7 +35,7 @@ impl Farm {
                 }
                 Effect::Resume(lease) => self.resume(lease).await,
                 Effect::Requeue(key) => self.move_to_source(key).await,
-                Effect::Commit { lease, outcome, held } => self.commit(lease, outcome, held),
+                Effect::Commit { lease, outcome, held } => self.commit(lease, outcome, held).await,
                 Effect::Hold { lease, reason } => {
                     let mut attempts = vec![lease.attempt];
                     attempts.extend(self.staged.get(&lease.srpm.key).into_iter().flatten().rev());
@@ -84,6 +86,7 @@ impl Farm {
         let (attempt, key) = (lease.attempt, &lease.srpm.key);
         let record = self.given.remove(&attempt);
         let delivery = self.deliveries.remove(&attempt);
+        self.stagings.vacate(attempt).await;
         let folders = self.folders.clone();
         let logs = spawn_blocking(move || moves::log_sizes(&folders, attempt)).await.unwrap_or_default();
         let bytes = delivery.iter().flat_map(|delivery| &delivery.manifest).map(|entry| entry.size).sum();
@@ -143,6 +146,10 @@ impl Farm {
 
     /// Moves an SRPM to FINISHED that is not tried again.
     pub(super) async fn hold(&mut self, lease: Lease, reason: String, attempts: Vec<AttemptId>) {
+        // A log that is still open would go on growing where it is published.
+        for attempt in &attempts {
+            self.stagings.vacate(*attempt).await;
+        }
         let (folders, held, why, with_logs) =
             (self.folders.clone(), lease.clone(), reason.clone(), attempts.clone());
         let done = spawn_blocking(move || hold::hold(&folders, &held, &why, &with_logs)).await;
@@ -171,12 +178,28 @@ impl Farm {
 
     /// Removes what was staged for attempts.
     pub(super) async fn forget(&mut self, attempts: impl IntoIterator<Item = AttemptId>) {
-        let staging: Vec<_> = attempts.into_iter().map(|attempt| self.folders.attempt(attempt)).collect();
+        let mut staging = Vec::new();
+        for attempt in attempts {
+            self.stagings.vacate(attempt).await;
+            staging.push((attempt, self.folders.attempt(attempt)));
+        }
         let removed = spawn_blocking(move || {
-            for folder in staging {
-                let _ = std::fs::remove_dir_all(folder);
-            }
+            let removed = staging.into_iter().map(|(attempt, folder)| (attempt, remove(&folder), folder));
+            removed.collect::<Vec<_>>()
         });
-        let _ = removed.await;
+        for (attempt, removed, folder) in removed.await.unwrap_or_default() {
+            if let Err(error) = removed {
+                tracing::warn!("cannot remove {}: {error}; trying again in {RETRY:?}", folder.display());
+                self.troubles.push(Trouble::Forget(attempt));
+            }
+        }
+    }
+}
+
+/// Removes a folder, which may be gone already. Blocks.
+fn remove(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
     }
 }

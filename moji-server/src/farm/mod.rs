@@ -37,6 +37,7 @@ use crate::room::FreeSpace;
 use crate::scheduler::{Event, Lease, Moment, Scheduler, SessionId};
 use crate::session::{FromSession, SessionCommand};
 use crate::source::{QueuedSrpm, SourceEvent};
+use crate::staging::Stagings;
 use crate::working::WorkingWatch;
 use crate::{BuildKey, BuilderId};
 use claims::{Claims, WantedBack};
@@ -100,6 +101,8 @@ pub struct Farm {
     stopping: bool,
     /// What is known of each attempt that has a lease.
     given: BTreeMap<AttemptId, LeaseRecord>,
+    /// Who writes in which of them.
+    stagings: Stagings,
     /// What was staged for attempts that were given up, until their SRPM is settled.
     staged: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
     /// What was delivered and is not published yet.
@@ -127,6 +130,8 @@ enum Trouble {
     Hold(Box<Lease>, String, Vec<AttemptId>),
     /// Whether an attempt is what its builder says that it is.
     Claim(WantedBack),
+    /// What was staged for an attempt, to be removed.
+    Forget(AttemptId),
 }
 
 /// A builder that is connected.
@@ -158,6 +163,7 @@ impl Farm {
             ready: false,
             stopping: false,
             given: BTreeMap::new(),
+            stagings: Stagings::default(),
             staged: BTreeMap::new(),
             deliveries: BTreeMap::new(),
             publishing: Publishing::new(config.catalogue, Bounds::of(&config.limits), config.credentials),
@@ -355,6 +361,11 @@ impl Farm {
                 }
                 Trouble::Hold(lease, reason, attempts) => self.hold(*lease, reason, attempts).await,
                 Trouble::Claim(wanted) => self.claims.add(wanted),
+                // Its builder may have come back with it.
+                Trouble::Forget(attempt) if self.scheduler.lease(attempt).is_none() => {
+                    self.forget([attempt]).await;
+                }
+                Trouble::Forget(_) => {}
             }
         }
     }

@@ -43,6 +43,7 @@ impl Farm {
                 srpm: key.srpm.clone(),
                 path: self.folders.working.join(key.path()),
                 size: lease.srpm.size,
+                tenancy: self.stagings.let_to(lease.attempt).await,
             };
             self.tell(session, SessionCommand::Assign(leased));
         }
@@ -114,6 +115,8 @@ impl Farm {
         if let Some(record) = self.given.get_mut(&attempt) {
             (record.slot, record.queued_at) = (lease.slot, lease.srpm.queued_at);
         }
+        // Nothing that came over an earlier connection grows any more.
+        let tenancy = self.stagings.let_to(attempt).await;
         let (folders, record) = (self.folders.clone(), self.given.get(&attempt).cloned());
         let logs = spawn_blocking(move || {
             if let Some(Err(error)) = record.map(|record| record.write(&folders)) {
@@ -126,7 +129,7 @@ impl Farm {
         tracing::info!("{} goes on with {} as {attempt}", lease.builder, lease.srpm.key);
         self.note(Note::Readopted(&lease, self.given.get(&attempt).cloned().as_ref()));
         if let Some(session) = lease.session {
-            let resumed = ResumedAttempt { attempt, slot: lease.slot, logs };
+            let resumed = ResumedAttempt { attempt, slot: lease.slot, logs, tenancy };
             self.tell(session, SessionCommand::Resume(resumed));
         }
     }

@@ -158,12 +158,14 @@ fn keep(folders: &Folders, lease: &Lease, delivery: &Delivery, reason: String, b
 }
 
 impl Farm {
-    pub(super) fn commit(&mut self, lease: Lease, outcome: Outcome, held: Option<String>) {
+    pub(super) async fn commit(&mut self, lease: Lease, outcome: Outcome, held: Option<String>) {
         let attempt = lease.attempt;
         let Some(mut delivery) = self.deliveries.get(&attempt).cloned() else {
             return tracing::error!("{attempt} is to be published, but nothing was delivered");
         };
         delivery.held = held;
+        // From here on nobody else works on the files.
+        self.stagings.vacate(attempt).await;
         self.publishing.begin(&self.folders, lease, outcome, delivery);
     }
 

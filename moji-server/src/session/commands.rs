@@ -4,6 +4,8 @@ use moji_proto::io::StreamError;
 use moji_proto::outcome::one_line;
 use moji_proto::{Assignment, ToBuilder};
 
+use crate::staging::{Tenancy, TenancyId};
+
 use super::{FromSession, Held, LeasedSrpm, ResumedAttempt, Session, SessionCommand, TaskEnd, transfer};
 
 impl Session {
@@ -47,16 +49,17 @@ impl Session {
         self.claimed.remove(&attempt);
     }
 
-    fn holds(&mut self, attempt: moji_proto::AttemptId, slot: Option<u16>) {
+    fn holds(&mut self, tenancy: Tenancy, slot: Option<u16>) {
+        let attempt = tenancy.id().attempt;
         let staging = self.config.folders.attempt(attempt);
-        self.held.insert(attempt, Held::new(slot, staging, &self.config.limits));
+        self.held.insert(attempt, Held::new(slot, staging, tenancy, &self.config.limits));
     }
 
     fn assign(&mut self, leased: LeasedSrpm) -> anyhow::Result<()> {
-        let LeasedSrpm { attempt, slot, target, srpm, path, size } = leased;
+        let LeasedSrpm { attempt, slot, target, srpm, path, size, tenancy } = leased;
         let stream = self.sending.open(&self.out);
         self.asked.remove(&slot);
-        self.holds(attempt, Some(slot));
+        self.holds(tenancy, Some(slot));
         self.out.send(&ToBuilder::Assign(Assignment {
             attempt,
             slot,
@@ -70,16 +73,27 @@ impl Session {
         Ok(())
     }
 
-    fn resume(&mut self, ResumedAttempt { attempt, slot, logs }: ResumedAttempt) -> anyhow::Result<()> {
+    fn resume(
+        &mut self,
+        ResumedAttempt { attempt, slot, logs, tenancy }: ResumedAttempt,
+    ) -> anyhow::Result<()> {
         self.claimed.remove(&attempt);
-        self.holds(attempt, slot);
+        self.holds(tenancy, slot);
         Ok(self.out.send(&ToBuilder::Resume { attempt, logs })?)
     }
 
     pub(super) async fn on_task_end(&mut self, end: TaskEnd) -> anyhow::Result<()> {
         match end {
+            // What was begun before it gave the attempt back, whether it has it again or not.
+            TaskEnd::LogReceived(tenancy, ..)
+            | TaskEnd::ResultsPrepared(tenancy, _)
+            | TaskEnd::ResultsReceived(tenancy, _)
+                if !self.is_tenant(tenancy) =>
+            {
+                Ok(())
+            }
             TaskEnd::LogReceived(_, _, Ok(())) => Ok(()),
-            TaskEnd::LogReceived(attempt, file, Err(error)) => {
+            TaskEnd::LogReceived(TenancyId { attempt, .. }, file, Err(error)) => {
                 // The log comes once more with the results; a live view is not worth an attempt.
                 tracing::warn!("{}: {} of {attempt}: {error:#}", self.name, file.file_name());
                 Ok(())
@@ -96,11 +110,18 @@ impl Session {
                 self.out.send(&ToBuilder::Cancel { attempt, reason: "the SRPM could not be sent".into() })?;
                 self.release(attempt, format!("the SRPM could not be sent: {error:#}"), false).await
             }
-            TaskEnd::ResultsPrepared(attempt, Ok((files, have))) => self.prepared(attempt, files, have),
-            TaskEnd::ResultsPrepared(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
-            TaskEnd::ResultsReceived(attempt, Ok(())) => self.delivered(attempt).await,
-            TaskEnd::ResultsReceived(attempt, Err(error)) => self.delivery_failed(attempt, error).await,
+            TaskEnd::ResultsPrepared(tenancy, Ok((files, have))) => {
+                self.prepared(tenancy.attempt, files, have)
+            }
+            TaskEnd::ResultsReceived(tenancy, Ok(())) => self.delivered(tenancy.attempt).await,
+            TaskEnd::ResultsPrepared(tenancy, Err(error)) | TaskEnd::ResultsReceived(tenancy, Err(error)) => {
+                self.delivery_failed(tenancy.attempt, error).await
+            }
         }
+    }
+
+    fn is_tenant(&self, tenancy: TenancyId) -> bool {
+        self.held.get(&tenancy.attempt).is_some_and(|held| held.tenancy.id() == tenancy)
     }
 }
 

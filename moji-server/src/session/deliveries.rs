@@ -12,6 +12,9 @@ use crate::room::in_words;
 
 /// How often a delivery may come with wrong bytes.
 const DELIVERIES: u32 = 3;
+/// How often it may be given up in the middle: each time what is here of it is read again. From then on
+/// that is as good as wrong bytes.
+const ABORTS: u32 = 6;
 /// Entries of manifests that are kept for one builder at a time, some tens of megabytes; the next delivery
 /// has to wait. Far more than builds leave.
 const LISTED: usize = 5 * limits::FILES;
@@ -142,10 +145,14 @@ impl Session {
             return self.too_much(attempt, what).await;
         }
         let (staging, listed) = (held.staging.clone(), manifest.clone());
+        let (tenancy, work) = (held.tenancy.id(), held.tenancy.work());
         held.delivery = DeliveryState::Preparing { outcome: announced.outcome, manifest };
-        let free_space = self.config.free_space.clone();
+        let (free_space, places) = (self.config.free_space.clone(), self.config.preparing.clone());
         self.writes.spawn(async move {
-            TaskEnd::ResultsPrepared(attempt, results::prepare(listed, staging, free_space).await)
+            TaskEnd::ResultsPrepared(
+                tenancy,
+                results::prepare(listed, staging, free_space, places, work).await,
+            )
         });
         Ok(())
     }
@@ -189,8 +196,9 @@ impl Session {
         }
         held.delivery = DeliveryState::Receiving { outcome, manifest };
         let restart = offset != have.offset;
+        let tenancy = held.tenancy.id();
         self.writes.spawn(async move {
-            TaskEnd::ResultsReceived(attempt, results::receive(stream, files, restart).await)
+            TaskEnd::ResultsReceived(tenancy, results::receive(stream, files, restart).await)
         });
         Ok(())
     }
@@ -208,11 +216,22 @@ impl Session {
         error: DeliveryError,
     ) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
+        if matches!(error, DeliveryError::Over(_)) {
+            // The farm needs the files for something else, whose reason comes first where there is one.
+            self.held.remove(&attempt);
+            self.out.send(&ToBuilder::Stale { attempt })?;
+            return self.release(attempt, format!("its delivery was stopped: {error}"), false).await;
+        }
         held.delivery = DeliveryState::None;
         // A cut, or a full disk here, says nothing against the builder.
-        held.wrong += u32::from(matches!(error, DeliveryError::WrongBytes(_)));
+        held.aborted += u32::from(matches!(error, DeliveryError::Aborted(_)));
+        held.wrong += u32::from(match error {
+            DeliveryError::WrongBytes(_) => true,
+            DeliveryError::Aborted(_) => held.aborted > ABORTS,
+            _ => false,
+        });
         let again = held.wrong < DELIVERIES;
-        tracing::warn!("{}: delivery of {attempt} failed: {error}", self.name);
+        self.warn(Topic::Delivery, format_args!("failed in its delivery of {attempt}: {error}"));
         self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(&error.to_string()), again })?;
         if again {
             return Ok(());

@@ -1,6 +1,8 @@
 //! What a builder says. Whatever settles, extends or feeds an attempt must come from the session that
 //! holds it; anything else is answered with `Stale`.
 
+use std::collections::BTreeSet;
+
 use anyhow::bail;
 use moji_proto::io::on_stream_message;
 use moji_proto::outcome::one_line;
@@ -31,6 +33,9 @@ impl Session {
                 self.tell(FromSession::Draining(self.id)).await
             }
             ToServer::Heartbeat { attempts } => {
+                if attempts.len() > limits::HOLDS {
+                    bail!("it names {} attempts in a heartbeat, more than {}", attempts.len(), limits::HOLDS);
+                }
                 self.out.send(&ToBuilder::HeartbeatSeen)?;
                 self.on_heartbeat(&attempts).await
             }
@@ -107,9 +112,10 @@ impl Session {
         for (attempt, phase) in attempts {
             tracing::debug!("{}: {attempt}: {phase}", self.name);
         }
+        let named: BTreeSet<_> = attempts.iter().map(|(attempt, _)| *attempt).collect();
         let mut forgotten = Vec::new();
         for (attempt, held) in &mut self.held {
-            let is_known = attempts.iter().any(|(named, _)| named == attempt);
+            let is_known = named.contains(attempt);
             held.unnamed = if is_known || held.is_delivered() { 0 } else { held.unnamed + 1 };
             if held.unnamed == FORGOTTEN {
                 forgotten.push(*attempt);
@@ -146,9 +152,9 @@ impl Session {
             about: format!("{}: {} of {attempt}", self.name, file.file_name()),
             pace: held.log_pace.clone(),
         };
-        let ended = self.ended.clone();
+        let (tenancy, work, ended) = (held.tenancy.id(), held.tenancy.work(), self.ended.clone());
         self.writes.spawn(async move {
-            TaskEnd::LogReceived(attempt, file, transfer::receive_log(stream, log, ended).await)
+            TaskEnd::LogReceived(tenancy, file, transfer::receive_log(stream, log, work, ended).await)
         });
         Ok(())
     }

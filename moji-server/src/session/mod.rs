@@ -30,7 +30,7 @@ use moji_proto::{
     ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,7 @@ use crate::peer::Peer;
 use crate::quiet::{Quiet, Topic};
 use crate::room::FreeSpace;
 use crate::scheduler::{Builder, SessionId};
+use crate::staging::{Tenancy, TenancyId};
 use deliveries::DeliveryState;
 use greet::{Greeted, Guest, Pass};
 use results::{DeliveryError, Files, Have};
@@ -54,8 +55,11 @@ use transfer::LogPace;
 
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
-/// How long what was received may take to be written when the connection has ended.
+/// How long what was received may take to be written when the connection has ended; then it is given up.
 const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// So many deliveries are compared with what is here at a time: each may read tens of gigabytes.
+pub(crate) const PREPARING: usize = 4;
 
 /// What all sessions share.
 #[derive(Debug)]
@@ -78,6 +82,8 @@ pub struct SessionConfig {
     pub folders: Arc<Folders>,
     /// How much room there is.
     pub free_space: FreeSpace,
+    /// Places for those that read what is here of a delivery.
+    pub(crate) preparing: Arc<Semaphore>,
 }
 
 /// What a session tells the farm.
@@ -158,6 +164,8 @@ pub struct ResumedAttempt {
     pub slot: Option<u16>,
     /// How many bytes of each live log are here.
     pub logs: Vec<(LogFile, u64)>,
+    /// Its staging.
+    pub(crate) tenancy: Tenancy,
 }
 
 /// An SRPM in WORKING and the attempt that holds it.
@@ -175,6 +183,8 @@ pub struct LeasedSrpm {
     pub path: PathBuf,
     /// Its size in bytes.
     pub size: u64,
+    /// Its staging.
+    pub(crate) tenancy: Tenancy,
 }
 
 /// An attempt that the farm gave this session.
@@ -183,6 +193,8 @@ struct Held {
     /// The slot that works on it; none: it waits in the builder's outbox.
     slot: Option<u16>,
     staging: PathBuf,
+    /// The right to write there; what is being written stops when it is dropped.
+    tenancy: Tenancy,
     /// The live logs that were announced: each once, or a builder could fill the disk with them.
     logs: BTreeSet<LogFile>,
     log_pace: LogPace,
@@ -191,20 +203,24 @@ struct Held {
     delivery: DeliveryState,
     /// How often its results came with wrong bytes.
     wrong: u32,
+    /// How often it gave up in the middle of them.
+    aborted: u32,
     /// Heartbeats in a row that did not name it.
     unnamed: u32,
 }
 
 impl Held {
-    fn new(slot: Option<u16>, staging: PathBuf, limits: &Limits) -> Self {
+    fn new(slot: Option<u16>, staging: PathBuf, tenancy: Tenancy, limits: &Limits) -> Self {
         Self {
             slot,
             staging,
+            tenancy,
             logs: BTreeSet::new(),
             log_pace: LogPace::new(limits),
             has_ended: false,
             delivery: DeliveryState::None,
             wrong: 0,
+            aborted: 0,
             unnamed: 0,
         }
     }
@@ -223,9 +239,9 @@ impl Held {
 /// How a task of a session ended.
 enum TaskEnd {
     SrpmSent(AttemptId, anyhow::Result<Sha256>),
-    ResultsPrepared(AttemptId, Result<(Box<Files>, Have), DeliveryError>),
-    ResultsReceived(AttemptId, Result<(), DeliveryError>),
-    LogReceived(AttemptId, LogFile, anyhow::Result<()>),
+    ResultsPrepared(TenancyId, Result<(Box<Files>, Have), DeliveryError>),
+    ResultsReceived(TenancyId, Result<(), DeliveryError>),
+    LogReceived(TenancyId, LogFile, anyhow::Result<()>),
 }
 
 struct Session {
@@ -472,15 +488,20 @@ impl Session {
         }
     }
 
-    /// Waits until all that was received is written: the builder's next session goes on there.
+    /// Waits until all that was received is written: the builder's next session goes on there. What takes
+    /// too long is stopped, and waited for all the same: the farm is to find nobody at work.
     async fn end(mut self) {
         self.ended.cancel();
         // Streams that end here are cut.
         self.receiving = Incoming::new(0);
         self.sends.shutdown().await;
+        // What it would have been told of what is here nobody hears.
+        self.held.retain(|_, held| !matches!(held.delivery, DeliveryState::Preparing { .. }));
         let rest = async { while self.writes.join_next().await.is_some() {} };
         if timeout(LAST_WRITES, rest).await.is_err() {
             tracing::warn!("{}: what it has sent is still not written after {LAST_WRITES:?}", self.name);
+            self.held.clear();
+            while self.writes.join_next().await.is_some() {}
         }
     }
 

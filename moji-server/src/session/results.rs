@@ -9,17 +9,20 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::bail;
 use bytes::Bytes;
 use moji_proto::io::{IncomingStream, Piece};
 use moji_proto::limits::DATA_BYTES;
 use moji_proto::{Hasher, ManifestEntry, Sha256, ToBuilder};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
 use crate::beneath::Folder;
 use crate::commit::{RESULTS, UNPUBLISHED};
 use crate::room::{FreeSpace, in_words};
+use crate::staging::{AtWork, Over};
 
 /// Pieces that are written in one go when they are there already.
 const BATCH: usize = 8;
@@ -49,6 +52,9 @@ pub(super) enum DeliveryError {
     /// The connection ended.
     #[error("the connection ended")]
     Cut,
+    /// The files are not the session's any more.
+    #[error(transparent)]
+    Over(#[from] Over),
 }
 
 /// Whether a manifest is what the delivery says, with every name once.
@@ -81,19 +87,29 @@ pub(super) struct Have {
 }
 
 /// Finds out how much of a manifest's files lies in an attempt's staging, which is made when it is missing,
-/// and whether there is room for the rest. What does not belong there is removed.
+/// and whether there is room for the rest. What does not belong there is removed. Waits for a place first.
 ///
 /// # Errors
-/// When the disk is full, or cannot be read or written.
+/// When the disk is full, or cannot be read or written, or the work is stopped.
 pub(super) async fn prepare(
     manifest: Vec<ManifestEntry>,
     staging: PathBuf,
     free_space: FreeSpace,
+    places: Arc<Semaphore>,
+    work: AtWork,
 ) -> Result<(Box<Files>, Have), DeliveryError> {
     let total: u64 = manifest.iter().map(|entry| entry.size).sum();
+    let over = work.over();
+    let place = tokio::select! {
+        biased;
+        () = over.cancelled() => return Err(Over.into()),
+        place = places.acquire_owned() => place.map_err(|_| DeliveryError::Cut)?,
+    };
     let prepared = spawn_blocking(move || {
+        let _place = place;
+        work.check()?;
         let folder = open_results(&staging).map_err(|error| disk(&staging, error))?;
-        let (files, have) = Files::prepare(manifest, folder)?;
+        let (files, have) = Files::prepare(manifest, folder, work)?;
         let needed = total.saturating_sub(have.offset);
         match free_space.at(files.folder.path()) {
             // Rather not begun than given up half-way, with nothing left for anybody else.
@@ -132,6 +148,7 @@ pub(super) async fn receive(
     mut files: Box<Files>,
     restart: bool,
 ) -> Result<(), DeliveryError> {
+    let over = files.work.over();
     if restart {
         let restarted = spawn_blocking(move || files.restart().map(|()| files));
         files = restarted.await.map_err(|_| DeliveryError::Cut)??;
@@ -139,7 +156,12 @@ pub(super) async fn receive(
     loop {
         let mut batch = Vec::new();
         let mut last = None;
-        match stream.next().await {
+        let next = tokio::select! {
+            biased;
+            () = over.cancelled() => return Err(Over.into()),
+            next = stream.next() => next,
+        };
+        match next {
             Some(Piece::Data(bytes)) => batch.push(bytes),
             other => last = Some(other),
         }
@@ -170,12 +192,13 @@ pub(super) async fn receive(
     }
 }
 
-/// The files of a manifest, written one after the other. Blocks.
+/// The files of a manifest, written one after the other, as long as they may be. Blocks.
 #[derive(Debug)]
 pub(super) struct Files {
     folder: Folder,
     left: std::vec::IntoIter<ManifestEntry>,
     current: Option<CurrentFile>,
+    work: AtWork,
 }
 
 #[derive(Debug)]
@@ -187,8 +210,12 @@ struct CurrentFile {
 }
 
 impl Files {
-    fn prepare(manifest: Vec<ManifestEntry>, folder: Folder) -> Result<(Self, Have), DeliveryError> {
-        let mut files = Self { folder, left: manifest.into_iter(), current: None };
+    fn prepare(
+        manifest: Vec<ManifestEntry>,
+        folder: Folder,
+        work: AtWork,
+    ) -> Result<(Self, Have), DeliveryError> {
+        let mut files = Self { folder, left: manifest.into_iter(), current: None, work };
         let mut have = Have { offset: 0, whole: 0, part: Sha256::of(b"") };
         let mut of_use = BTreeSet::new();
         while files.current.is_none()
@@ -196,7 +223,7 @@ impl Files {
         {
             of_use.insert(OsString::from(entry.name.as_str()));
             let path = files.folder.path().join(&entry.name);
-            let mut current = CurrentFile::open(&files.folder, entry).map_err(|error| disk(&path, error))?;
+            let mut current = CurrentFile::open(&files.folder, entry, &files.work)?;
             if current.is_whole() {
                 have.whole += current.entry.size;
                 continue;
@@ -209,20 +236,33 @@ impl Files {
             files.current = Some(current);
         }
         have.offset += have.whole;
-        remove_others(&files.folder, &of_use).map_err(|error| disk(files.folder.path(), error))?;
+        files.remove_others(&of_use)?;
         // An empty file with the digest of something else will never be right.
         files.advance()?;
         Ok((files, have))
     }
 
+    /// An upload goes from front to back: files behind the first one that is not whole are of no use.
+    fn remove_others(&self, of_use: &BTreeSet<OsString>) -> Result<(), DeliveryError> {
+        let cannot = |error| disk(self.folder.path(), error);
+        // A commit that was cut has left an earlier failure here, which may have had logs in a folder.
+        for name in self.folder.names().map_err(cannot)?.iter().filter(|name| !of_use.contains(*name)) {
+            self.work.check()?;
+            self.folder.remove(name).map_err(cannot)?;
+        }
+        Ok(())
+    }
+
     /// Forgets the part of the current file that is here.
     fn restart(&mut self) -> Result<(), DeliveryError> {
+        self.work.check()?;
         let Some(current) = &mut self.current else { return Ok(()) };
         current.restart().map_err(|error| disk(&self.folder.path().join(&current.entry.name), error))
     }
 
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), DeliveryError> {
         while !bytes.is_empty() {
+            self.work.check()?;
             let Some(current) = &mut self.current else {
                 return Err(DeliveryError::WrongBytes("more bytes came than the manifest has".into()));
             };
@@ -252,9 +292,7 @@ impl Files {
                 }
             }
             let Some(entry) = self.left.next() else { return Ok(()) };
-            let path = self.folder.path().join(&entry.name);
-            let opened = CurrentFile::open(&self.folder, entry);
-            self.current = Some(opened.map_err(|error| disk(&path, error))?);
+            self.current = Some(CurrentFile::open(&self.folder, entry, &self.work)?);
         }
         Ok(())
     }
@@ -272,15 +310,19 @@ impl Files {
 
 impl CurrentFile {
     /// A file with what is there of it; made when it is missing.
-    fn open(folder: &Folder, entry: ManifestEntry) -> io::Result<Self> {
-        let file = folder.append(&entry.name)?;
+    fn open(folder: &Folder, entry: ManifestEntry, work: &AtWork) -> Result<Self, DeliveryError> {
+        let path = folder.path().join(&entry.name);
+        let cannot = |error| disk(&path, error);
+        work.check()?;
+        let file = folder.append(&entry.name).map_err(cannot)?;
         let mut current = Self { left: entry.size, entry, file, hasher: Hasher::new() };
-        if current.file.metadata()?.len() > current.entry.size {
-            current.restart()?;
+        if current.file.metadata().map_err(cannot)?.len() > current.entry.size {
+            current.restart().map_err(cannot)?;
         }
         let mut buffer = vec![0; DATA_BYTES.min(current.left.try_into().unwrap_or(DATA_BYTES))];
         loop {
-            let length = current.file.read(&mut buffer)?;
+            work.check()?;
+            let length = current.file.read(&mut buffer).map_err(cannot)?;
             let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
             current.hasher.update(bytes);
             current.left = current.left.saturating_sub(length as u64);
@@ -300,12 +342,6 @@ impl CurrentFile {
     }
 }
 
-/// An upload goes from front to back: files behind the first one that is not whole are of no use.
-fn remove_others(folder: &Folder, of_use: &BTreeSet<OsString>) -> io::Result<()> {
-    // A commit that was cut has left an earlier failure here, which may have had logs in a folder.
-    folder.names()?.iter().filter(|name| !of_use.contains(*name)).try_for_each(|name| folder.remove(name))
-}
-
 fn disk(path: &Path, error: io::Error) -> DeliveryError {
     DeliveryError::Disk(path.display().to_string(), error)
 }
@@ -316,6 +352,57 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::staging::{Stagings, Tenancy};
+
+    async fn tenancy() -> Tenancy {
+        Stagings::default().let_to(moji_proto::AttemptId { boot: 5, serial: 17 }).await
+    }
+
+    fn places(many: usize) -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(many))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_place_it_waits_until_it_is_over() {
+        let at = tempfile::tempdir().unwrap();
+        let (tenancy, staging) = (tenancy().await, at.path().join("1"));
+        let preparing =
+            prepare(Vec::new(), staging.clone(), FreeSpace::of_the_disk(), places(0), tenancy.work());
+        tokio::pin!(preparing);
+        let waited = tokio::time::timeout(std::time::Duration::from_secs(60), &mut preparing).await;
+        assert!(waited.is_err() && !staging.exists());
+        drop(tenancy);
+        assert!(matches!(preparing.await, Err(DeliveryError::Over(_))));
+    }
+
+    /// Nothing is removed, made or emptied in a folder that is somebody else's by now.
+    #[tokio::test]
+    async fn what_is_over_does_not_touch_the_files() {
+        let entry =
+            |name: &str| ManifestEntry { name: name.parse().unwrap(), size: 3, sha256: Sha256::of(b"log") };
+        let manifest = || vec![entry("a.log"), entry("b.log"), entry("c.log")];
+        let at = tempfile::tempdir().unwrap();
+        let (staging, results) = (at.path().join("1"), at.path().join("1/results"));
+        let tenancy = tenancy().await;
+        let (mut files, _) =
+            prepare(manifest(), staging.clone(), FreeSpace::of_the_disk(), places(1), tenancy.work())
+                .await
+                .unwrap();
+        files.write(b"logl").unwrap();
+        let late = tenancy.work();
+        drop(tenancy);
+        for name in ["build.json", "b.log"] {
+            fs::write(results.join(name), "of the next one").unwrap();
+        }
+        assert!(matches!(files.write(b"oglog"), Err(DeliveryError::Over(_))));
+        assert!(matches!(files.restart(), Err(DeliveryError::Over(_))));
+        let prepared = prepare(manifest(), staging, FreeSpace::of_the_disk(), places(1), late).await;
+        assert!(matches!(prepared, Err(DeliveryError::Over(_))), "{prepared:?}");
+        assert!(!results.join("c.log").exists());
+        for name in ["build.json", "b.log"] {
+            assert_eq!(fs::read(results.join(name)).unwrap(), b"of the next one");
+        }
+    }
 
     /// Whatever stands where a result belongs: it is not read, not written, not emptied.
     #[tokio::test]
@@ -323,6 +410,7 @@ mod tests {
         let manifest = || {
             vec![ManifestEntry { name: "build.log".parse().unwrap(), size: 3, sha256: Sha256::of(b"log") }]
         };
+        let tenancy = tenancy().await;
         let at = tempfile::tempdir().unwrap();
         let (secret, staging) = (at.path().join("secret"), at.path().join("attempts/1"));
         fs::write(&secret, "longer than the log").unwrap();
@@ -335,14 +423,17 @@ mod tests {
                 link.components().as_path(),
             )
             .unwrap();
-            let prepared = prepare(manifest(), staging.clone(), FreeSpace::of_the_disk()).await;
+            let prepared =
+                prepare(manifest(), staging.clone(), FreeSpace::of_the_disk(), places(1), tenancy.work())
+                    .await;
             assert!(matches!(prepared, Err(DeliveryError::Disk(..))), "{link:?}: {prepared:?}");
             assert_eq!(fs::read(&secret).unwrap(), b"longer than the log");
             assert_eq!(fs::read_dir(at.path()).unwrap().count(), 2, "{link:?}");
             fs::remove_dir_all(at.path().join("attempts")).unwrap();
         }
         fs::create_dir(at.path().join("attempts")).unwrap();
-        let (_, have) = prepare(manifest(), staging, FreeSpace::of_the_disk()).await.unwrap();
+        let (_, have) =
+            prepare(manifest(), staging, FreeSpace::of_the_disk(), places(1), tenancy.work()).await.unwrap();
         assert_eq!(have.offset, 0);
     }
 }

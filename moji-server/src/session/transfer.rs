@@ -20,6 +20,7 @@ use crate::beneath::{self, Folder};
 use crate::bucket::Bucket;
 use crate::limits::Limits;
 use crate::room::is_full;
+use crate::staging::AtWork;
 
 /// How often a full disk is tried again.
 const FULL: Duration = Duration::from_secs(5);
@@ -114,7 +115,7 @@ impl LogPace {
     }
 }
 
-/// Appends what comes to a log, up to its limit; then the sender is told to stop. A disk that is full is
+/// Appends what comes to a log, up to its limit; then the sender is told to stop, as when the attempt ends. A disk that is full is
 /// waited for: meanwhile the sender keeps what comes next.
 ///
 /// # Errors
@@ -122,33 +123,46 @@ impl LogPace {
 pub(super) async fn receive_log(
     mut stream: IncomingStream<ToBuilder>,
     Log { path, offset, limit, about, pace }: Log,
+    work: AtWork,
     ended: CancellationToken,
 ) -> anyhow::Result<()> {
+    let over = work.over();
     let opened = spawn_blocking(move || {
+        if work.check().is_err() {
+            return Ok(None);
+        }
         let (staging, name) = beneath::split(&path)?;
         let file = Folder::make(staging)?.append(name)?;
-        Ok::<_, io::Error>((file.metadata()?.len(), file))
+        Ok::<_, io::Error>(Some((file.metadata()?.len(), Appended { file, work })))
     });
-    let (length, mut file) = opened.await?.context("cannot open it")?;
+    let Some((length, mut file)) = opened.await?.context("cannot open it")? else { return Ok(()) };
     if length != offset {
         bail!("it is sent from byte {offset} on, but {length} bytes of it are here");
     }
     let mut room = limit.saturating_sub(length);
     let mut was_slowed = false;
-    while let Some(Piece::Data(mut bytes)) = stream.next().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = over.cancelled() => return Ok(()),
+            next = stream.next() => next,
+        };
+        let Some(Piece::Data(mut bytes)) = next else { break };
         bytes.truncate(room.try_into().unwrap_or(usize::MAX));
         let length = bytes.len() as u64;
         let mut was_told = false;
         while !bytes.is_empty() {
             let written;
-            (file, bytes, written) = spawn_blocking(move || append(file, bytes)).await?;
+            (file, bytes, written) = spawn_blocking(move || file.append(bytes)).await?;
             match written {
+                Err(_) if over.is_cancelled() => return Ok(()),
                 Err(error) if is_full(&error) => {
                     if !was_told {
                         tracing::warn!("{about}: the server's disk is full; trying again every {FULL:?}");
                     }
                     was_told = true;
                     tokio::select! {
+                        () = over.cancelled() => return Ok(()),
                         () = ended.cancelled() => return Ok(()),
                         () = sleep(FULL) => {}
                     }
@@ -168,6 +182,7 @@ pub(super) async fn receive_log(
                 tracing::info!("{about} comes too fast, and is slowed down (--limit log-rate)");
             }
             tokio::select! {
+                () = over.cancelled() => return Ok(()),
                 () = ended.cancelled() => {}
                 () = sleep(wait) => {}
             }
@@ -177,7 +192,24 @@ pub(super) async fn receive_log(
     Ok(())
 }
 
-/// Writes as much as there is room for; gives what is left. Blocks.
+/// A log that may be written to as long as the work goes on.
+#[derive(Debug)]
+struct Appended {
+    file: File,
+    work: AtWork,
+}
+
+impl Appended {
+    /// Writes as much as there is room for; gives what is left. Blocks.
+    fn append(self, bytes: Bytes) -> (Self, Bytes, io::Result<()>) {
+        if self.work.check().is_err() {
+            return (self, bytes, Err(io::ErrorKind::Interrupted.into()));
+        }
+        let (file, left, written) = append(self.file, bytes);
+        (Self { file, ..self }, left, written)
+    }
+}
+
 fn append(mut file: File, mut bytes: Bytes) -> (File, Bytes, io::Result<()>) {
     while !bytes.is_empty() {
         match file.write(&bytes) {
