@@ -36,8 +36,6 @@ pub(crate) enum Topic {
     Lost,
     /// A builder sends too much at a time.
     Flood,
-    /// Results are larger than they may be.
-    TooMuch,
     /// Results that could not be received.
     Delivery,
 }

@@ -1,5 +1,6 @@
 //! What happens to those who go beyond a limit, and that nobody else notices.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::ensure;
@@ -130,6 +131,35 @@ async fn results_that_are_too_large_are_refused_before_they_come_and_go_elsewher
         assert_eq!(modest.word().await?, ToBuilder::Accepted { attempt });
     }
     Ok(())
+}
+
+/// The package is as large as that: nobody builds it for ever, and no builder is suspended for it.
+#[tokio::test(start_paused = true)]
+async fn a_package_that_is_too_large_for_everybody_is_held_after_three_builds() -> Result {
+    let server = server(Limits { artifact_size: 1000, ..Limits::default() })?;
+    server.site.put_srpm("whale")?;
+    let listed = [ManifestEntry { name: "whale.log".parse()?, size: 1001, sha256: Sha256::of(b"") }];
+    let mut builders = Vec::new();
+    for n in 0..3 {
+        let mut builder = server.builder(&format!("board-{n}"), &["f43"], 1).await?;
+        let attempt = builder.lease(0).await?.attempt;
+        builder.announce(attempt, Outcome::Succeeded, &listed).await?;
+        let word = builder.word().await?;
+        assert!(matches!(word, ToBuilder::Rejected { again: false, .. }), "{word:?}");
+        builders.push(builder);
+    }
+    server.until("it is held", |site| site.finished() == ["whale-1-1.src.rpm"]).await?;
+    let held = fs::read_to_string(server.site.folders.finished.join("whale-1-1.src.rpm.held.json"))?;
+    assert!(held.contains("3 attempts came to nothing"), "{held}");
+    server.site.put_srpm("minnow")?;
+    for mut builder in builders {
+        builder.ask(0).await?;
+        if let Ok(word) = timeout(Duration::from_secs(5), builder.word()).await {
+            assert!(matches!(word?, ToBuilder::Assign(_)));
+            return Ok(());
+        }
+    }
+    anyhow::bail!("nobody gets any work")
 }
 
 #[tokio::test(start_paused = true)]

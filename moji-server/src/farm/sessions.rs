@@ -37,6 +37,15 @@ impl Farm {
                 }
                 self.handle(Event::Released { session, attempt, trouble }).await;
             }
+            FromSession::TooLarge { session, attempt, reason } => {
+                if let Some(lease) = self.scheduler.lease(attempt)
+                    && self.scheduler.may_settle(session, attempt)
+                {
+                    let (key, builder) = (&lease.srpm.key, &lease.builder);
+                    tracing::warn!("{key}: the results of {builder} are refused: {reason}");
+                }
+                self.handle(Event::TooLarge { session, attempt, reason }).await;
+            }
             FromSession::Delivered { session, attempt, outcome, manifest } => {
                 self.on_delivered(session, attempt, outcome, manifest).await;
             }

@@ -115,6 +115,15 @@ pub enum Event {
     Committed(AttemptId),
     /// Publishing failed, and may be tried again.
     CommitFailed(AttemptId),
+    /// A builder has results that are larger than they may be, and was told so.
+    TooLarge {
+        /// Its connection.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// What is too large, in one line for people.
+        reason: String,
+    },
     /// The results are not good, and nothing of them was published.
     Rejected {
         /// The attempt.

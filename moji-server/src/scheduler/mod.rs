@@ -162,6 +162,7 @@ impl Scheduler {
             Event::Released { session, attempt, trouble } => self.released(now, session, attempt, trouble),
             Event::Delivered { session, attempt, outcome } => self.delivered(now, session, attempt, outcome),
             Event::Committed(attempt) => self.committed(attempt),
+            Event::TooLarge { session, attempt, reason } => self.too_large(now, session, attempt, &reason),
             Event::Rejected { attempt, reason } => self.rejected(now, attempt, &reason),
             Event::CommitFailed(attempt) => {
                 if let Some(lease) = self.leases.get_mut(&attempt) {

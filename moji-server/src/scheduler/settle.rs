@@ -210,9 +210,28 @@ impl Scheduler {
         let mut effects = Vec::new();
         let reject = |session| Effect::Reject { session, attempt, reason: reason.to_owned() };
         effects.extend(lease.session.map(reject));
-        self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Rejected);
-        effects.extend(self.builder_failed(now, &lease));
-        effects.extend(self.end_without_result(attempt, Ending::Rejected(reason.to_owned())));
+        effects.extend(self.end_rejected(now, &lease, reason));
+        effects
+    }
+
+    /// The same before they came.
+    pub(super) fn too_large(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        attempt: AttemptId,
+        reason: &str,
+    ) -> Vec<Effect> {
+        match self.leases.get(&attempt).filter(|lease| lease.is_run_by(session)).cloned() {
+            Some(lease) => self.end_rejected(now, &lease, reason),
+            None => Vec::new(),
+        }
+    }
+
+    fn end_rejected(&mut self, now: Moment, lease: &Lease, reason: &str) -> Vec<Effect> {
+        self.blame.add(&lease.srpm.key, lease.attempt, &lease.builder, TryKind::Rejected);
+        let mut effects = self.builder_failed(now, lease);
+        effects.extend(self.end_without_result(lease.attempt, Ending::Rejected(reason.to_owned())));
         effects
     }
 

@@ -80,11 +80,11 @@ impl Session {
         let Limits { manifest_entries, attempt_size, .. } = self.config.limits;
         if announced.files as usize > manifest_entries {
             let what = format!("{} files, more than {manifest_entries}", announced.files);
-            return self.too_much(attempt, what).await;
+            return self.too_large(attempt, what, "manifest-entries").await;
         }
         if announced.bytes > attempt_size {
             let what = format!("{}, more than {}", in_words(announced.bytes), in_words(attempt_size));
-            return self.too_much(attempt, what).await;
+            return self.too_large(attempt, what, "attempt-size").await;
         }
         if listed + announced.files as usize > LISTED {
             held.delivery = DeliveryState::Postponed;
@@ -96,13 +96,12 @@ impl Session {
     }
 
     /// Results that are larger than they may be are not wanted, not now and not later: the next builder
-    /// may do better.
-    async fn too_much(&mut self, attempt: AttemptId, what: String) -> anyhow::Result<()> {
+    /// may do better. `limit` is the one to change, if they are as they should be.
+    async fn too_large(&mut self, attempt: AttemptId, what: String, limit: &str) -> anyhow::Result<()> {
         self.held.remove(&attempt);
-        let reason = format!("its results are larger than the server's limits allow: {what}");
-        self.warn(Topic::TooMuch, format_args!("delivers {attempt} in vain: {reason}"));
+        let reason = format!("larger than the server's limits allow: {what} (--limit {limit})");
         self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(&reason), again: false })?;
-        self.release(attempt, reason, true).await
+        self.tell(FromSession::TooLarge { session: self.id, attempt, reason }).await
     }
 
     pub(super) async fn on_manifest(
@@ -142,7 +141,7 @@ impl Session {
         let most = self.config.limits.artifact_size;
         if let Some(entry) = manifest.iter().find(|entry| entry.size > most) {
             let what = format!("{} has {}, more than {}", entry.name, in_words(entry.size), in_words(most));
-            return self.too_much(attempt, what).await;
+            return self.too_large(attempt, what, "artifact-size").await;
         }
         let (staging, listed) = (held.staging.clone(), manifest.clone());
         let (tenancy, work) = (held.tenancy.id(), held.tenancy.work());

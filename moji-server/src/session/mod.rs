@@ -121,6 +121,15 @@ pub enum FromSession {
         /// Whether something is wrong with the builder.
         trouble: bool,
     },
+    /// Its results are larger than they may be: it was told so, and they do not come.
+    TooLarge {
+        /// The session.
+        session: SessionId,
+        /// The attempt.
+        attempt: AttemptId,
+        /// What is too large, and which limit says so.
+        reason: String,
+    },
     /// Results are in staging, each with the size and digest that the manifest says.
     Delivered {
         /// The session.
@@ -416,7 +425,10 @@ impl Pace {
         self.paused_until = Some(Instant::now() + wait);
         if !std::mem::replace(&mut self.was_said, true) {
             let most = session.config.limits.message_rate;
-            session.warn(Topic::Flood, format_args!("is slowed down to {most} messages a second"));
+            session.warn(
+                Topic::Flood,
+                format_args!("is slowed down to {most} messages a second (--limit message-rate)"),
+            );
         }
     }
 }
