@@ -94,11 +94,12 @@ fn a_client_that_hangs_and_wakes_in_the_middle_competes_and_one_result_counts() 
     farm.open("precious");
     farm.wait_finished(&tiny("precious"));
     farm.wait_no_build_processes();
-    assert_eq!(farm.server().count("precious-1-1.src.rpm succeeded: "), 1);
     wait_until("both builders have forgotten it", || {
         let is_idle = |name: &str| farm.attempts_of(name).is_empty() && farm.parcels_of(name).is_empty();
         is_idle("sleeper") && is_idle("other")
     });
+    farm.server().wait_line("precious-1-1.src.rpm succeeded: ");
+    assert_eq!(farm.server().count("precious-1-1.src.rpm succeeded: "), 1);
 }
 
 /// `end` ends the server; everything that it had given out is built in the end all the same.
