@@ -51,7 +51,7 @@ pub(crate) struct Tenancy {
 #[derive(Debug)]
 pub(crate) struct AtWork {
     over: CancellationToken,
-    _until_dropped: TaskTrackerToken,
+    counted: Option<TaskTrackerToken>,
 }
 
 /// A permit was taken back.
@@ -90,7 +90,7 @@ impl Tenancy {
 
     /// A permit, which may be worth nothing already.
     pub(crate) fn work(&self) -> AtWork {
-        AtWork { over: self.over.clone(), _until_dropped: self.works.token() }
+        AtWork { over: self.over.clone(), counted: Some(self.works.token()) }
     }
 }
 
@@ -107,6 +107,12 @@ impl AtWork {
     /// When it may not.
     pub(crate) fn check(&self) -> Result<(), Over> {
         if self.over.is_cancelled() { Err(Over) } else { Ok(()) }
+    }
+
+    /// The work rests, and nobody waits for it: it must go on with another permit. What a session keeps between
+    /// two pieces of work rests, because the session may be waiting for the farm, which waits for the work.
+    pub(crate) fn rest(&mut self) {
+        self.counted = None;
     }
 
     /// Tells those that wait for something else that the work is over.
@@ -152,6 +158,18 @@ mod tests {
         stagings.vacate(ATTEMPT).await;
         assert!(stagings.tenants.is_empty());
         working.await.unwrap();
+    }
+
+    /// Else the farm could wait for a session that waits for the farm.
+    #[tokio::test(start_paused = true)]
+    async fn work_that_rests_is_not_waited_for() {
+        let mut stagings = Stagings::default();
+        let tenancy = stagings.let_to(ATTEMPT).await;
+        let mut work = tenancy.work();
+        work.rest();
+        timeout(SLOW, stagings.vacate(ATTEMPT)).await.expect("it waits");
+        work.check().unwrap_err();
+        tenancy.work().check().unwrap_err();
     }
 
     #[tokio::test]

@@ -195,9 +195,9 @@ impl Session {
         }
         held.delivery = DeliveryState::Receiving { outcome, manifest };
         let restart = offset != have.offset;
-        let tenancy = held.tenancy.id();
+        let (tenancy, work) = (held.tenancy.id(), held.tenancy.work());
         self.writes.spawn(async move {
-            TaskEnd::ResultsReceived(tenancy, results::receive(stream, files, restart).await)
+            TaskEnd::ResultsReceived(tenancy, results::receive(stream, files, work, restart).await)
         });
         Ok(())
     }

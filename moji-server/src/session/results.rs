@@ -109,14 +109,17 @@ pub(super) async fn prepare(
         let _place = place;
         work.check()?;
         let folder = open_results(&staging).map_err(|error| disk(&staging, error))?;
-        let (files, have) = Files::prepare(manifest, folder, work)?;
+        let (mut files, have) = Files::prepare(manifest, folder, work)?;
         let needed = total.saturating_sub(have.offset);
         match free_space.at(files.folder.path()) {
             // Rather not begun than given up half-way, with nothing left for anybody else.
             Ok(free) if needed > 0 && free < needed.saturating_add(RESERVE) => {
                 Err(DeliveryError::NoRoom { needed, free })
             }
-            _ => Ok((Box::new(files), have)),
+            _ => {
+                files.work.rest();
+                Ok((Box::new(files), have))
+            }
         }
     });
     prepared.await.map_err(|_| DeliveryError::Cut)?
@@ -146,9 +149,11 @@ fn open_results(staging: &Path) -> io::Result<Folder> {
 pub(super) async fn receive(
     mut stream: IncomingStream<ToBuilder>,
     mut files: Box<Files>,
+    work: AtWork,
     restart: bool,
 ) -> Result<(), DeliveryError> {
-    let over = files.work.over();
+    let over = work.over();
+    files.work = work;
     if restart {
         let restarted = spawn_blocking(move || files.restart().map(|()| files));
         files = restarted.await.map_err(|_| DeliveryError::Cut)??;
@@ -373,6 +378,18 @@ mod tests {
         assert!(waited.is_err() && !staging.exists());
         drop(tenancy);
         assert!(matches!(preparing.await, Err(DeliveryError::Over(_))));
+    }
+
+    /// The session keeps it until the builder sends, and may itself be waiting for the farm meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_prepared_keeps_nobody_waiting() {
+        let (at, mut stagings) = (tempfile::tempdir().unwrap(), Stagings::default());
+        let tenancy = stagings.let_to(moji_proto::AttemptId { boot: 5, serial: 17 }).await;
+        let (staging, room) = (at.path().join("1"), FreeSpace::of_the_disk());
+        let prepared = prepare(Vec::new(), staging, room, places(1), tenancy.work()).await.unwrap();
+        let vacated = stagings.vacate(tenancy.id().attempt);
+        tokio::time::timeout(std::time::Duration::from_secs(60), vacated).await.expect("the farm waits");
+        drop(prepared);
     }
 
     /// Nothing is removed, made or emptied in a folder that is somebody else's by now.
