@@ -5,7 +5,7 @@
 //! goes back to SOURCE, and a builder that comes back with the attempt is checked by the SRPM's digest.
 //! Nothing here decides anything. All of it blocks.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -166,7 +166,15 @@ impl LeaseRecord {
 /// # Errors
 /// When it cannot be read, or is no regular file.
 pub fn digest_of(path: &Path) -> io::Result<Sha256> {
-    let (mut file, mut hasher) = (beneath::open_regular(path)?, Hasher::new());
+    digest_of_rest(beneath::open_regular(path)?)
+}
+
+/// The digest of what there is of a file from where it is read now.
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn digest_of_rest(mut file: File) -> io::Result<Sha256> {
+    let mut hasher = Hasher::new();
     let mut buffer = vec![0; DATA_BYTES];
     loop {
         let length = file.read(&mut buffer)?;

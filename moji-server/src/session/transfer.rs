@@ -115,8 +115,8 @@ impl LogPace {
     }
 }
 
-/// Appends what comes to a log, up to its limit; then the sender is told to stop, as when the attempt ends. A disk that is full is
-/// waited for: meanwhile the sender keeps what comes next.
+/// Appends what comes to a log, up to its limit; then the sender is told to stop, as when the attempt ends.
+/// A disk that is full is waited for: meanwhile the sender keeps what comes next.
 ///
 /// # Errors
 /// When the file cannot be written, or has another length: there would be a gap, or a part twice.

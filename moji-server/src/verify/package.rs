@@ -8,18 +8,18 @@
 //! | payload: SHA-512, SHA3-256 of RPM 6 | no | they cover the same bytes as the SHA-256 that is there too |
 //! | MD5, digests of the unpacked payload | no | the first proves nothing; the others would need unpacking |
 
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io::{self, Seek as _, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use moji_proto::limits::DATA_BYTES;
+use moji_proto::Sha256;
 use moji_proto::names::NAME_MAX;
-use moji_proto::{Hasher, Sha256};
 use rpm::{DigestStatus, IndexData, IndexTag, PackageMetadata};
 
 use super::refused::quoted;
 use super::{Delivered, Reason, Refused, VerifyError};
+use crate::beneath;
+use crate::lease_record::digest_of_rest;
 use crate::rpm_file::{MAX_HEAD, RpmFile, Stop};
 
 /// More files than in any package; texlive's largest has some 40,000.
@@ -62,7 +62,7 @@ impl Package {
     /// Reads the headers of a file and checks all that can be checked without its payload.
     pub(super) fn read(delivered: &Delivered) -> Result<Self, VerifyError> {
         let disk = |error| VerifyError::Disk { path: delivered.path.clone(), error };
-        let file = File::open(&delivered.path).map_err(disk)?;
+        let file = beneath::open_regular(&delivered.path).map_err(disk)?;
         let length = file.metadata().map_err(disk)?.len();
         let refuse = |reason| VerifyError::Refused(Refused::file(&delivered.name, reason));
         let package = match Self::of(&file, length) {
@@ -118,17 +118,9 @@ impl Package {
 }
 
 fn payload_digest(delivered: &Delivered, from: u64) -> io::Result<Sha256> {
-    use std::io::{Seek as _, SeekFrom};
-    let (mut file, mut hasher) = (File::open(&delivered.path)?, Hasher::new());
+    let mut file = beneath::open_regular(&delivered.path)?;
     file.seek(SeekFrom::Start(from))?;
-    let mut buffer = vec![0; DATA_BYTES];
-    loop {
-        let length = file.read(&mut buffer)?;
-        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else {
-            return Ok(hasher.finish());
-        };
-        hasher.update(bytes);
-    }
+    digest_of_rest(file)
 }
 
 fn malformed(why: &str) -> Reason {
