@@ -267,7 +267,7 @@ impl Connection {
                 Some(reason) = reasons.recv() => bail!("{reason}"),
                 _ = heartbeats.tick() => {
                     let attempts = attempts.borrow().clone();
-                    self.out.send(&ToServer::Heartbeat { attempts })?;
+                    self.out.send(&ToServer::Heartbeat { attempts, disk: None })?;
                 }
                 Some(StreamRequest { announce, reply }) = stream_requests.recv() => {
                     let stream = self.sending.open(&self.out);

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use moji_proto::Registration;
+use moji_proto::{Registration, Resources};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
@@ -107,6 +107,8 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
         slots: settings.slots,
         arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
         software: concat!("moji-client ", env!("CARGO_PKG_VERSION")).into(),
+        resources: Resources::default(),
+        tags: Vec::new(),
     };
     let access = match settings.plaintext {
         true => Access::plaintext(settings.secret, settings.server_key),

@@ -71,9 +71,9 @@ pub fn decode<M: DeserializeOwned>(bytes: &[u8]) -> Result<M, EncodingError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{MANIFEST_PART, TARGETS};
+    use crate::limits::{MANIFEST_PART, TAGS, TARGETS};
     use crate::names::NAME_MAX;
-    use crate::{ArtifactName, AttemptId, BuilderName, ManifestEntry, Phase, Registration};
+    use crate::{ArtifactName, AttemptId, BuilderName, ManifestEntry, Phase, Registration, Resources, Tag};
     use crate::{FailureKind, Outcome, Sha256, TargetName, ToServer, outcome};
 
     const ATTEMPT: AttemptId = AttemptId { boot: u64::MAX, serial: u64::MAX - 1 };
@@ -83,9 +83,9 @@ mod tests {
     fn what_can_be_encoded_can_be_decoded() {
         // 3 bytes an attempt, of which bincode counts 20.
         let small = AttemptId { boot: 1, serial: 2 };
-        let most = (CONTROL_BODY - 4) / 3;
+        let most = (CONTROL_BODY - 5) / 3;
         for (count, fits) in [(most, true), (most + 2, false)] {
-            let message = ToServer::Heartbeat { attempts: vec![(small, Phase::Building); count] };
+            let message = ToServer::Heartbeat { attempts: vec![(small, Phase::Building); count], disk: None };
             match encode(&message) {
                 Ok(bytes) => assert_eq!(decode::<ToServer>(&bytes).unwrap(), message),
                 Err(error) => assert!(!fits, "{error}"),
@@ -116,6 +116,8 @@ mod tests {
                 slots: u16::MAX,
                 arch: longest.clone(),
                 software: longest,
+                resources: Resources { cores: u16::MAX, memory: u64::MAX, disk: u64::MAX },
+                tags: vec![Tag::new("x".repeat(64)).unwrap(); TAGS],
             }),
         ] {
             assert_eq!(decode::<ToServer>(&encode(&message).unwrap()).unwrap(), message);

@@ -17,17 +17,21 @@ pub mod limits;
 pub mod message;
 pub mod names;
 pub mod outcome;
+pub mod repository_url;
 pub mod signing;
 pub mod token;
 pub mod version;
 
 pub use digest::{Hasher, Sha256};
 pub use message::{
-    Assignment, HeldAttempt, LogFile, ManifestEntry, Registration, StreamId, StreamMessage, ToBuilder,
-    ToServer,
+    Assignment, HeldAttempt, LogFile, ManifestEntry, Registration, Resources, StreamId, StreamMessage,
+    ToBuilder, ToServer,
 };
-pub use names::{ArtifactName, AttemptId, BuilderName, CredentialName, NameError, Nvr, SrpmName, TargetName};
+pub use names::{
+    ArtifactName, AttemptId, BuilderName, CredentialName, NameError, Nvr, SrpmName, Tag, TargetName,
+};
 pub use outcome::{FailureKind, Outcome, Phase};
+pub use repository_url::RepositoryUrl;
 pub use signing::{Fingerprint, PublicKey};
 pub use token::Token;
 

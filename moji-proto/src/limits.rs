@@ -20,6 +20,8 @@ pub const WINDOW_FRAMES: usize = 1024;
 pub const SLOTS: u16 = 256;
 /// Most targets of one builder.
 pub const TARGETS: usize = 64;
+/// Most tags of one builder.
+pub const TAGS: usize = 32;
 /// Most streams that a builder may have open for each of its slots: its logs and its results.
 pub const STREAMS_PER_SLOT: usize = 8;
 /// Most manifest entries in one message, so that it fits [`CONTROL_BODY`] with the longest names.

@@ -4,7 +4,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ArtifactName, AttemptId, BuilderName, Outcome, Phase, Sha256, SrpmName, TargetName};
+use crate::{
+    ArtifactName, AttemptId, BuilderName, Outcome, Phase, RepositoryUrl, Sha256, SrpmName, Tag, TargetName,
+};
 
 /// Number of a stream of file bytes. Chosen by the side that sends the bytes, counting up from 1;
 /// both directions count for themselves.
@@ -67,6 +69,8 @@ pub enum ToServer {
     Heartbeat {
         /// The attempts this builder works on.
         attempts: Vec<(AttemptId, Phase)>,
+        /// How many bytes are free where [`Resources::disk`] says; none: that is not known.
+        disk: Option<u64>,
     },
     /// A stream with what a log of a running attempt receives begins.
     Log {
@@ -161,6 +165,23 @@ pub struct Registration {
     pub arch: String,
     /// Its program and version, for people.
     pub software: String,
+    /// What its builds may use.
+    pub resources: Resources,
+    /// What SRPMs may ask for by name; at most [`crate::limits::TAGS`].
+    pub tags: Vec<Tag>,
+}
+
+/// What a builder has for one build. An SRPM's demand is per build, and slots share a machine: of cores and
+/// memory this is what is left when every slot builds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// The machine's cores divided by the builder's slots, but at least 1; 0: unknown.
+    pub cores: u16,
+    /// The machine's memory in bytes divided by the builder's slots; 0: unknown.
+    pub memory: u64,
+    /// Bytes that are free on the disk of the work folder, or on that of Mock's roots when that has less.
+    /// All slots share it. 0: unknown.
+    pub disk: u64,
 }
 
 /// What the server says to a builder.
@@ -255,6 +276,8 @@ pub struct Assignment {
     pub size: u64,
     /// The stream that carries it; its digest comes with the stream's end.
     pub stream: StreamId,
+    /// The repository with the farm's own results for this target, where BuildRequires may come from, too.
+    pub repository: Option<RepositoryUrl>,
 }
 
 /// What both sides say about streams of file bytes. The bytes themselves travel in data frames.

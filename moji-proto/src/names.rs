@@ -197,6 +197,12 @@ name! {
     TargetName, "a target's name", |text, kind| check_plain(text, kind, 128)
 }
 
+name! {
+    /// What the owner of a builder says of it, `big` or `fast-disk`, for SRPMs that ask for it; at most
+    /// 64 bytes of RPM's characters.
+    Tag, "a tag", |text, kind| check_plain(text, kind, 64)
+}
+
 impl SrpmName {
     /// The name without `.src.rpm`: what an honest file name says the NVR is.
     pub fn stem(&self) -> &str {
@@ -302,6 +308,7 @@ mod tests {
             assert!(BuilderName::new(text).is_err(), "builder {text:?}");
             assert!(TargetName::new(text).is_err(), "target {text:?}");
             assert!(CredentialName::new(text).is_err(), "credential {text:?}");
+            assert!(Tag::new(text).is_err(), "tag {text:?}");
         }
     }
 

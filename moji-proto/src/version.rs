@@ -16,12 +16,16 @@ pub enum Version {
     /// a password or Ed25519 signatures. TLS 1.3 below all of it. V2 was never released either, and is not
     /// spoken any more.
     V3 = 3,
+    /// What a builder has and is called: `resources` and `tags` in its registration, `disk` in its heartbeats.
+    /// Where the farm's own repository is: `repository` in an assignment. V3 was never released either, and
+    /// is not spoken any more.
+    V4 = 4,
 }
 
 /// The newest version that this program speaks.
-pub const NEWEST: u16 = Version::V3 as u16;
+pub const NEWEST: u16 = Version::V4 as u16;
 /// The oldest version that this program still speaks.
-pub const OLDEST: u16 = Version::V3 as u16;
+pub const OLDEST: u16 = Version::V4 as u16;
 
 /// The newest version that two ranges of versions share.
 ///

@@ -6,7 +6,8 @@ use moji_proto::frame::Kind;
 use moji_proto::handshake::RefusalCode;
 use moji_proto::{
     Assignment, FailureKind, HeldAttempt, LogFile, ManifestEntry, Outcome, Phase, Registration,
-    StreamMessage, ToBuilder, ToServer, limits, names, outcome, version,
+    RepositoryUrl, Resources, StreamMessage, ToBuilder, ToServer, limits, names, outcome, repository_url,
+    version,
 };
 use serde::Deserialize;
 
@@ -47,6 +48,7 @@ fn every_limit_is_named_with_its_value() {
         ("WINDOW_FRAMES", limits::WINDOW_FRAMES as u64),
         ("SLOTS", u64::from(limits::SLOTS)),
         ("TARGETS", limits::TARGETS as u64),
+        ("TAGS", limits::TAGS as u64),
         ("STREAMS_PER_SLOT", limits::STREAMS_PER_SLOT as u64),
         ("MANIFEST_PART", limits::MANIFEST_PART as u64),
         ("FILES", limits::FILES as u64),
@@ -59,6 +61,7 @@ fn every_limit_is_named_with_its_value() {
         .collect();
     assert_eq!(of_limits.map(|(name, _)| name)[..], in_the_code, "this test forgot a limit");
     let elsewhere = [
+        ("URL_MAX", repository_url::URL_MAX as u64),
         ("NAME_MAX", names::NAME_MAX as u64),
         ("REASON_MAX", outcome::REASON_MAX as u64),
         ("MISSING_MAX", outcome::MISSING_MAX as u64),
@@ -111,6 +114,7 @@ fn every_message_is_described() {
     describes::<ToServer>("### ToServer");
     describes::<ToBuilder>("### ToBuilder");
     describes::<StreamMessage>("### StreamMessage");
+    describes::<RepositoryUrl>("### RepositoryUrl");
     describes::<Outcome>("### Outcome");
     describes::<FailureKind>("### FailureKind");
     describes::<Phase>("### Phase");
@@ -125,6 +129,7 @@ fn every_structure_is_described() {
     };
     has_fields(row("AttemptId"), &["boot", "serial"]);
     has_fields(row("Registration"), fields::<Registration>());
+    has_fields(row("Resources"), fields::<Resources>());
     has_fields(row("Assignment"), fields::<Assignment>());
     has_fields(row("ManifestEntry"), fields::<ManifestEntry>());
     has_fields(row("HeldAttempt"), fields::<HeldAttempt>());

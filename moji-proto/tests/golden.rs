@@ -1,4 +1,4 @@
-//! The bytes of protocol version 3. When this test fails, the wire has changed, and peers of other
+//! The bytes of protocol version 4. When this test fails, the wire has changed, and peers of other
 //! versions misunderstand each other: see `src/version.rs` for what belongs to such a change.
 //!
 //! `golden.txt` holds one line for each message and frame. The proofs in it were also computed with
@@ -14,7 +14,8 @@ use moji_proto::frame::{self, Frame, Kind};
 use moji_proto::handshake::{self, Claim, Client, ClientStep, Key, Refusal, RefusalCode, ServerSecret};
 use moji_proto::signing::{Seed, SigningKey};
 use moji_proto::{
-    CredentialName, FailureKind, LogFile, Outcome, Phase, StreamMessage, ToBuilder, ToServer, encoding,
+    CredentialName, FailureKind, LogFile, Outcome, Phase, RepositoryUrl, StreamMessage, ToBuilder, ToServer,
+    encoding,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -46,6 +47,7 @@ fn every_variant_has_golden_bytes() {
     covers::<ToServer>(&samples::to_server());
     covers::<ToBuilder>(&samples::to_builder());
     covers::<StreamMessage>(&samples::streams());
+    covers::<RepositoryUrl>(&samples::repositories());
     covers::<Phase>(&named(&samples::PHASES));
     covers::<LogFile>(&named(&LogFile::ALL));
     let outcomes: Vec<_> = samples::to_server()

@@ -153,6 +153,17 @@ fn text(text: &str) -> Vec<u8> {
     encoding::encode(&text).unwrap()
 }
 
+/// A registration with one target and one tag.
+fn register(builder: &str, target: &str, tag: &str) -> Vec<u8> {
+    let (builder, target, tag) = (text(builder), text(target), text(tag));
+    [&[0][..], &builder, &[1], &target, &[2], &text("x"), &text("y"), &[3, 4, 5, 1], &tag].concat()
+}
+
+/// An assignment with an absolute URL.
+fn assign_with(url: &str) -> Vec<u8> {
+    [&[1, 1, 2, 3][..], &text("f43"), &text("a-1-1.src.rpm"), &[4, 5, 1, 0], &text(url)].concat()
+}
+
 #[test]
 fn names_that_break_the_rules_are_refused_inside_messages() {
     let long = format!("{}.rpm", "x".repeat(NAME_MAX));
@@ -162,25 +173,31 @@ fn names_that_break_the_rules_are_refused_inside_messages() {
         let manifest = [&[5, 1, 2, 1][..], &text(name), &[3], &[0; 32]].concat();
         let refused = decode::<ToServer>(&manifest);
         assert!(matches!(refused, Err(EncodingError::Decode(_))), "artifact {name:?}: {refused:?}");
-        let assign = [&[1, 1, 2, 3][..], &text("fedora-43"), &text(name), &[4, 5]].concat();
+        let assign = [&[1, 1, 2, 3][..], &text("fedora-43"), &text(name), &[4, 5, 0]].concat();
         let refused = decode::<ToBuilder>(&assign);
         assert!(matches!(refused, Err(EncodingError::Decode(_))), "SRPM {name:?}: {refused:?}");
     }
     for name in ["", "..", "../default", "a/b", "a b", "-x", "a\n", "ä", &"x".repeat(129)] {
-        let targets = [&[0][..], &text("board"), &[1], &text(name), &[2], &text("x"), &text("y")].concat();
+        let targets = register("board", name, "big");
         let refused = decode::<ToServer>(&targets);
         assert!(matches!(refused, Err(EncodingError::Decode(_))), "target {name:?}: {refused:?}");
-        let builder = [&[0][..], &text(name), &[0, 2], &text("x"), &text("y")].concat();
-        let refused = decode::<ToServer>(&builder);
+        let refused = decode::<ToServer>(&register(name, "f43", "big"));
         assert!(matches!(refused, Err(EncodingError::Decode(_))), "builder {name:?}: {refused:?}");
+        let refused = decode::<ToServer>(&register("board", "f43", name));
+        assert!(matches!(refused, Err(EncodingError::Decode(_))), "tag {name:?}: {refused:?}");
+    }
+    for url in ["", "http://x", "http://x/a b/", "http://x/{{a}}/", "http://a:b@x/", "http://x/\n[a]/", "/x/"]
+    {
+        let refused = decode::<ToBuilder>(&assign_with(url));
+        assert!(matches!(refused, Err(EncodingError::Decode(_))), "repository {url:?}: {refused:?}");
     }
     // The same bytes with harmless names are messages: it was the names.
     let manifest = [&[5, 1, 2, 1][..], &text("a.rpm"), &[3], &[0; 32]].concat();
     assert!(decode::<ToServer>(&manifest).is_ok());
-    let assign = [&[1, 1, 2, 3][..], &text("fedora-43"), &text("a-1-1.src.rpm"), &[4, 5]].concat();
+    let assign = [&[1, 1, 2, 3][..], &text("fedora-43"), &text("a-1-1.src.rpm"), &[4, 5, 0]].concat();
     assert!(decode::<ToBuilder>(&assign).is_ok());
-    let targets = [&[0][..], &text("board"), &[1], &text("f43"), &[2], &text("x"), &text("y")].concat();
-    assert!(decode::<ToServer>(&targets).is_ok());
+    assert!(decode::<ToServer>(&register("board", "f43", "big")).is_ok());
+    assert!(decode::<ToBuilder>(&assign_with("http://x/")).is_ok());
 }
 
 #[test]
@@ -229,7 +246,7 @@ proptest! {
         kind in 0usize..4, body in proptest::collection::vec(any::<u8>(), 0..200), good in any::<bool>(),
     ) {
         let kind = [Kind::ClientHello, Kind::ServerHello, Kind::Proof, Kind::Refusal][kind];
-        let body = if good { [b"moji\0\x03\0\x03", &body[..]].concat() } else { body };
+        let body = if good { [b"moji\0\x04\0\x04", &body[..]].concat() } else { body };
         let frame = Frame { kind, body: Bytes::from(body) };
         let identity = Arc::new(SigningKey::new(&Seed::new([5; 32])));
         let server = ServerSecret::new(identity, None, [0; 16]).unwrap();

@@ -12,7 +12,7 @@ use moji_client::access::{Access, KnownServers, Secret};
 use moji_client::connection::{self, FromServer};
 use moji_proto::handshake::Key;
 use moji_proto::signing::{Seed, SigningKey};
-use moji_proto::{Registration, Token};
+use moji_proto::{Registration, Resources, Token};
 use moji_server::access::credentials::{Credential, Credentials, Role};
 use moji_server::access::identity::Identity;
 use moji_tests::support::processes::now;
@@ -140,7 +140,15 @@ fn token(at: &Path) -> anyhow::Result<Token> {
 /// What a builder says of itself.
 pub(super) fn registration(name: &str) -> anyhow::Result<Registration> {
     let (arch, software) = ("x86_64".to_owned(), "scripts/bench".to_owned());
-    Ok(Registration { name: name.parse()?, targets: vec![TARGET.parse()?], slots: 1, arch, software })
+    Ok(Registration {
+        name: name.parse()?,
+        targets: vec![TARGET.parse()?],
+        slots: 1,
+        arch,
+        software,
+        resources: Resources::default(),
+        tags: Vec::new(),
+    })
 }
 
 /// Connects, and leaves again. Gives how long it took to be welcome.

@@ -33,7 +33,7 @@ async fn is_nobodys(liar: &mut ScriptedBuilder, attempt: AttemptId, held: HeldAt
         liar.say(ToServer::Release { attempt, reason: "not mine".into(), trouble }).await?;
         is_stale(liar, attempt).await?;
     }
-    liar.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Delivering)] }).await?;
+    liar.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Delivering)] }).await?;
     liar.say(ToServer::Hold(held)).await?;
     is_stale(liar, attempt).await
 }
@@ -171,7 +171,7 @@ pub(crate) async fn results_for_a_cancelled_attempt(scene: &mut Scene) -> Result
     while word == ToBuilder::HeartbeatSeen {
         // The liar keeps its connection, and looks busy.
         sleep(Duration::from_secs(9)).await;
-        liar.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Delivering)] }).await?;
+        liar.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Delivering)] }).await?;
         word = liar.hear().await?;
     }
     ensure!(matches!(word, ToBuilder::Cancel { attempt: about, .. } if about == attempt), "{word:?}");

@@ -42,7 +42,7 @@ pub(crate) async fn log_with_a_window(scene: &mut Scene) -> Result {
             .await??;
         ensure!(sent <= 70 << 20, "more than the limit was taken");
         if sent % (8 << 20) == 0 {
-            liar.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
+            liar.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Building)] }).await?;
         }
     }
     // 64 MiB, of which 16 come at once and the others at 2 MiB a second.
@@ -54,7 +54,7 @@ pub(crate) async fn log_with_a_window(scene: &mut Scene) -> Result {
 pub(crate) async fn heartbeats_whose_answers_nobody_reads(scene: &mut Scene) -> Result {
     let (mut liar, _) = scene.leased().await?;
     let mut said = 0;
-    while said < 100_000 && liar.say(ToServer::Heartbeat { attempts: Vec::new() }).await.is_ok() {
+    while said < 100_000 && liar.say(ToServer::Heartbeat { disk: None, attempts: Vec::new() }).await.is_ok() {
         said += 1;
     }
     ensure!(said < 100_000, "100,000 answers are kept for it");

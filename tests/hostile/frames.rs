@@ -146,11 +146,11 @@ pub(crate) async fn oversized_lists(scene: &mut Scene) -> Result {
     let mut liar = scene.liar().await?;
     let attempts =
         (0..limits::HOLDS as u64).map(|serial| (AttemptId { boot: 1, serial }, Phase::Building)).collect();
-    liar.say(ToServer::Heartbeat { attempts }).await?;
+    liar.say(ToServer::Heartbeat { disk: None, attempts }).await?;
     ensure!(liar.hear().await? == ToBuilder::HeartbeatSeen, "no answer");
     // More than that, as many as fit a frame.
     let attempts = (0..9_000).map(|serial| (AttemptId { boot: 1, serial }, Phase::Building)).collect();
-    liar.say(ToServer::Heartbeat { attempts }).await?;
+    liar.say(ToServer::Heartbeat { disk: None, attempts }).await?;
     is_closed(liar).await?;
     // More results than the operator allows: refused for good, before a byte comes.
     let (mut liar, assignment) = scene.leased().await?;

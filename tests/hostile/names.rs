@@ -1,7 +1,7 @@
 //! Names that would be files where no file may be.
 
 use moji_proto::frame::{self, Kind};
-use moji_proto::{AttemptId, ManifestEntry, Outcome, Registration, Sha256, ToServer, encoding};
+use moji_proto::{AttemptId, ManifestEntry, Outcome, Registration, Resources, Sha256, ToServer, encoding};
 use moji_tests::support::simulated::{Peer, ScriptedBuilder, manifest};
 use serde::Serialize;
 
@@ -101,11 +101,21 @@ struct Raw<'a> {
     slots: u16,
     arch: &'a str,
     software: &'a str,
+    resources: Resources,
+    tags: Vec<&'a str>,
 }
 
 pub(crate) async fn hostile_names_of_builders_and_targets(scene: &mut Scene) -> Result {
-    let raw = |name, target| {
-        let raw = Raw { name, targets: vec![target], slots: 1, arch: "a", software: "b" };
+    let raw = |name, target, tag| {
+        let raw = Raw {
+            name,
+            targets: vec![target],
+            slots: 1,
+            arch: "a",
+            software: "b",
+            resources: Resources::default(),
+            tags: vec![tag],
+        };
         encoding::encode(&(0u32, raw))
     };
     let real = Registration {
@@ -114,15 +124,17 @@ pub(crate) async fn hostile_names_of_builders_and_targets(scene: &mut Scene) -> 
         slots: 1,
         arch: "a".into(),
         software: "b".into(),
+        resources: Resources::default(),
+        tags: vec!["big".parse()?],
     };
-    assert_eq!(raw("liar", "den")?, encoding::encode(&ToServer::Register(real))?);
+    assert_eq!(raw("liar", "den", "big")?, encoding::encode(&ToServer::Register(real))?);
     let hostile =
         ["..", "../x", "/", "a/b", ".moji", "", "a b", "\u{1b}[31m", "<b>", "a\nb", "-x", "ä", "{{7*7}}"];
     for name in hostile {
-        for (builder, target) in [(name, "den"), ("liar", name)] {
+        for (builder, target, tag) in [(name, "den", "big"), ("liar", name, "big"), ("liar", "den", name)] {
             let mut peer: ScriptedBuilder = Peer::new(scene.server.connect()?);
             peer.shake_hands(Some(PASSWORD)).await?;
-            peer.raw(&frame::encode(Kind::Control, &raw(builder, target)?)).await?;
+            peer.raw(&frame::encode(Kind::Control, &raw(builder, target, tag)?)).await?;
             let answer = peer.frame().await;
             assert!(answer.is_err() || answer.is_ok_and(|frame| frame.kind == Kind::Refusal), "{name:?}");
         }

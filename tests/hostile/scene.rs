@@ -242,7 +242,7 @@ impl Bystander {
                 () = sleep(Duration::from_secs(5)) => {}
             }
             let attempts = vec![(self.attempt, Phase::Delivering)];
-            self.builder.say(ToServer::Heartbeat { attempts }).await?;
+            self.builder.say(ToServer::Heartbeat { disk: None, attempts }).await?;
             match self.builder.hear().await? {
                 ToBuilder::HeartbeatSeen => {}
                 other => bail!("{other:?} came out of the blue"),

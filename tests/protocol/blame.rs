@@ -199,7 +199,7 @@ async fn the_log_of_what_is_held_is_closed() -> Result {
     assert_eq!(fs::read_to_string(&published)?, "no room");
     // Streams are numbered: each attempt had one for its log and one for its results.
     builder.data(5, b", and more to say").await?;
-    builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: Vec::new() }).await?;
     while builder.hear().await? != ToBuilder::HeartbeatSeen {}
     sleep(Duration::from_secs(60)).await;
     assert_eq!(fs::read_to_string(&published)?, "no room");
@@ -314,7 +314,7 @@ async fn a_drain_a_stop_and_a_cancel_count_for_nothing() -> Result {
             .await?;
         given = lease(&mut builder).await?;
     }
-    builder.say(ToServer::Heartbeat { attempts: vec![(given.attempt, Phase::Building)] }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(given.attempt, Phase::Building)] }).await?;
     let mut server = server;
     for _ in 0..4 {
         drop(builder);

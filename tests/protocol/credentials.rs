@@ -141,7 +141,7 @@ fn digests(folder: &Path, except: &[PathBuf], files: &mut BTreeMap<PathBuf, Sha2
 /// Says that it works on this attempt, and is answered.
 async fn is_served(builder: &mut ScriptedBuilder, attempts: &[AttemptId]) -> Result {
     let attempts = attempts.iter().map(|attempt| (*attempt, Phase::Building)).collect();
-    builder.say(ToServer::Heartbeat { attempts }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts }).await?;
     assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use moji_proto::frame::{self, Kind};
 use moji_proto::handshake::{Refusal, RefusalCode};
+use moji_proto::version::{NEWEST, OLDEST};
 use moji_proto::{ToBuilder, ToServer, encoding, limits};
 use moji_tests::support::simulated::{Peer, ScriptedBuilder, Site, TestServer, registration};
 use tokio::time::{Instant, sleep};
@@ -102,7 +103,8 @@ fn hello(oldest: u16, newest: u16) -> Vec<u8> {
 #[tokio::test(start_paused = true)]
 async fn too_old_and_too_new_versions_are_told_what_to_update() -> Result {
     let (server, mut builder) = undisturbed().await?;
-    for (oldest, newest, update) in [(0, 1, "update the client"), (4, 9, "update the server")] {
+    let (older, newer) = (OLDEST - 1, NEWEST + 1);
+    for (oldest, newest, update) in [(0, older, "update the client"), (newer, 9, "update the server")] {
         let mut peer: ScriptedBuilder = Peer::new(server.connect()?);
         peer.raw(&hello(oldest, newest)).await?;
         let frame = peer.frame().await?;
@@ -192,7 +194,7 @@ async fn heartbeats_are_answered_and_keep_a_connection() -> Result {
     let mut builder = server.builder("alive", &["f43"], 1).await?;
     for _ in 0..100 {
         sleep(Duration::from_secs(29)).await;
-        builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+        builder.say(ToServer::Heartbeat { disk: None, attempts: Vec::new() }).await?;
         assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     }
     still_works(&server, &mut builder, "after-an-hour").await

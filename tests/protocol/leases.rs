@@ -43,7 +43,7 @@ async fn a_builder_that_does_not_want_the_rest_of_an_srpm_says_itself_why() -> R
     builder.ask(0).await?;
     let Assignment { attempt, stream, .. } = builder.assignment().await?;
     builder.say(StreamMessage::Unwanted { stream }).await?;
-    builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Receiving)] }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Receiving)] }).await?;
     let heard = timeout(Duration::from_secs(5), builder.word()).await;
     assert!(heard.is_err(), "{heard:?}");
     assert_eq!(server.site.working(), ["large-1-1.src.rpm"]);
@@ -188,7 +188,7 @@ async fn a_draining_builder_gets_nothing_more_but_may_finish() -> Result {
     builder.ask(1).await?;
     builder.say(ToServer::Drain).await?;
     // Behind this answer the drain is known.
-    builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Building)] }).await?;
     assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     server.site.put_srpm("too-late")?;
     for _ in 0..3 {
@@ -196,7 +196,7 @@ async fn a_draining_builder_gets_nothing_more_but_may_finish() -> Result {
             timeout(Duration::from_secs(20), builder.word()).await.is_err(),
             "work for a draining builder"
         );
-        builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
+        builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Building)] }).await?;
     }
     builder.deliver(attempt, Outcome::Succeeded, &[("last-1-1.src.rpm", &built("last", b"built"))]).await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
@@ -209,7 +209,7 @@ async fn an_srpm_taken_out_of_working_is_cancelled() -> Result {
     let (server, mut builder, attempt) = leased("taken", 10).await?;
     std::fs::remove_file(server.site.folders.working.join("taken-1-1.src.rpm"))?;
     for _ in 0..8 {
-        builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
+        builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Building)] }).await?;
         if let Ok(word) = timeout(Duration::from_secs(10), builder.word()).await {
             assert!(matches!(word?, ToBuilder::Cancel { attempt: a, .. } if a == attempt));
             builder.deliver(attempt, Outcome::Succeeded, &[]).await?;
@@ -223,8 +223,8 @@ async fn an_srpm_taken_out_of_working_is_cancelled() -> Result {
 #[tokio::test(start_paused = true)]
 async fn what_a_builder_has_forgotten_is_given_out_again() -> Result {
     let (server, mut builder, attempt) = leased("forgotten", 10).await?;
-    let named = ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] };
-    let unnamed = ToServer::Heartbeat { attempts: Vec::new() };
+    let named = ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Building)] };
+    let unnamed = ToServer::Heartbeat { disk: None, attempts: Vec::new() };
     // Two in a row may have crossed with the assignment.
     for heartbeat in [&unnamed, &unnamed, &named, &unnamed, &unnamed] {
         builder.say(heartbeat.clone()).await?;

@@ -120,7 +120,7 @@ async fn results_that_are_too_large_are_refused_before_they_come_and_go_elsewher
         };
         assert!(reason.contains(why), "{reason}");
         // The connection goes on, and nothing was staged.
-        wasteful.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+        wasteful.say(ToServer::Heartbeat { disk: None, attempts: Vec::new() }).await?;
         assert_eq!(wasteful.hear().await?, ToBuilder::HeartbeatSeen);
         server.until("nothing is staged", |site| site.staged().is_empty()).await?;
         let mut modest = server.builder("modest", &["f43"], 1).await?;
@@ -231,7 +231,7 @@ async fn a_flood_of_messages_is_read_slowly_and_nobody_else_waits() -> Result {
     for _ in 0..300 {
         loud.say(StreamMessage::Unwanted { stream: 9 }).await?;
     }
-    loud.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    loud.say(ToServer::Heartbeat { disk: None, attempts: Vec::new() }).await?;
     server.site.put_srpm("meanwhile")?;
     honest.lease(0).await?;
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());

@@ -142,7 +142,7 @@ async fn what_cannot_be_published_now_is_published_later() -> Result {
         .await?;
     assert!(timeout(Duration::from_secs(20), builder.word()).await.is_err(), "accepted, but not published");
     assert_eq!(server.site.working(), ["patient-1-1.src.rpm"]);
-    builder.say(ToServer::Heartbeat { attempts: Vec::new() }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: Vec::new() }).await?;
     fs::remove_dir(&blocked)?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     assert_eq!(begun.elapsed().as_secs(), 30, "tried every 15 s");

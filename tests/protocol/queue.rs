@@ -118,7 +118,9 @@ async fn an_srpm_dropped_again_while_it_is_built_is_built_again() -> Result {
     server.site.put("again-1-1.src.rpm", &srpm("again", "1", "1", 4_000))?;
     for _ in 0..3 {
         assert!(timeout(Duration::from_secs(10), builder.word()).await.is_err(), "built twice at a time");
-        builder.say(ToServer::Heartbeat { attempts: vec![(first.attempt, Phase::Building)] }).await?;
+        builder
+            .say(ToServer::Heartbeat { disk: None, attempts: vec![(first.attempt, Phase::Building)] })
+            .await?;
     }
     let attempt = first.attempt;
     builder.deliver(attempt, Outcome::Succeeded, &[("again-1-1.src.rpm", &built("again", b"built"))]).await?;

@@ -26,7 +26,7 @@ async fn within_the_grace_an_attempt_goes_on_as_if_nothing_had_happened() -> Res
     let staged = server.site.folders.attempt(attempt).join("build.log");
     assert_eq!(std::fs::read_to_string(staged)?, "+ ./configure\n+ make\n");
     assert!(timeout(Duration::from_secs(15), rival.word()).await.is_err(), "handed out twice");
-    builder.say(ToServer::Heartbeat { attempts: vec![(attempt, Phase::Building)] }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(attempt, Phase::Building)] }).await?;
     deliver(&mut builder, &given, b"built").await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt });
     let record = server.site.record("kept-1-1").and_then(|record| record.attempt).expect("no record");

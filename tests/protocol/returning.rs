@@ -57,7 +57,7 @@ pub(crate) async fn leased(
     let mut builder = server.builder("first", &["f43"], 1).await?;
     let given = lease(&mut builder).await?;
     // Behind this answer the server knows that the SRPM was sent.
-    builder.say(ToServer::Heartbeat { attempts: vec![(given.attempt, Phase::Building)] }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: vec![(given.attempt, Phase::Building)] }).await?;
     assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     Ok((server, builder, given))
 }

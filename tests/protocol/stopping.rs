@@ -71,10 +71,10 @@ async fn a_heartbeat_names_no_more_than_may_be_held() -> Result {
     let boot = given.attempt.boot;
     let mut attempts: Vec<_> =
         (0..limits::HOLDS as u64).map(|serial| (AttemptId { boot, serial }, Phase::Delivering)).collect();
-    builder.say(ToServer::Heartbeat { attempts: attempts.clone() }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts: attempts.clone() }).await?;
     assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     attempts.push((given.attempt, Phase::Building));
-    builder.say(ToServer::Heartbeat { attempts }).await?;
+    builder.say(ToServer::Heartbeat { disk: None, attempts }).await?;
     let heard = builder.to_the_end().await;
     assert!(matches!(&heard[..], [ToBuilder::Goodbye { .. }]), "{heard:?}");
     Ok(())

@@ -512,6 +512,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
             srpm: format!("{name}-1-1.src.rpm").parse()?,
             size: bytes.len() as u64,
             stream,
+            repository: None,
         }))
         .await?;
         self.data(stream, bytes).await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{anyhow, bail};
-use moji_proto::{Registration, Sha256};
+use moji_proto::{Registration, Resources, Sha256};
 use moji_server::Peer as Caller;
 use moji_server::folders::Folders;
 use moji_server::record::BuildRecord;
@@ -408,5 +408,14 @@ impl TestServer {
 pub fn registration(name: &str, targets: &[&str], slots: u16) -> anyhow::Result<Registration> {
     let targets: Result<_, _> = targets.iter().map(|target| target.parse()).collect();
     let (arch, software) = ("aarch64".into(), "a test".into());
-    Ok(Registration { name: name.parse()?, targets: targets?, slots, arch, software })
+    let resources = Resources { cores: 2, memory: 4 << 30, disk: 50 << 30 };
+    Ok(Registration {
+        name: name.parse()?,
+        targets: targets?,
+        slots,
+        arch,
+        software,
+        resources,
+        tags: Vec::new(),
+    })
 }

@@ -204,7 +204,7 @@ fn peers_of_another_age_are_told_which_side_to_update() {
 
 #[test]
 fn garbage_is_answered_not_believed() {
-    let mut bad_name = BytesMut::from(&b"moji\0\x03\0\x03"[..]);
+    let mut bad_name = BytesMut::from(&b"moji\0\x04\0\x04"[..]);
     bad_name.put_slice(&[0; 32]);
     let nothing_behind = bad_name.clone();
     bad_name.put_slice(b"\x03../");

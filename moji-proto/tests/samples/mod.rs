@@ -5,7 +5,8 @@
 
 use moji_proto::{
     ArtifactName, Assignment, AttemptId, BuilderName, FailureKind, HeldAttempt, LogFile, ManifestEntry,
-    Outcome, Phase, Registration, Sha256, SrpmName, StreamMessage, TargetName, ToBuilder, ToServer,
+    Outcome, Phase, Registration, RepositoryUrl, Resources, Sha256, SrpmName, StreamMessage, Tag, TargetName,
+    ToBuilder, ToServer,
 };
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, VariantAccess, Visitor};
@@ -57,15 +58,18 @@ pub(crate) fn to_server() -> Vec<(&'static str, ToServer)> {
                 slots: 5,
                 arch: "aarch64".into(),
                 software: "moji-client 0.1.0".into(),
+                resources: Resources { cores: 6, memory: 0x4_0000_0004, disk: 0x5_0000_0005 },
+                tags: vec![Tag::new("big").unwrap(), Tag::new("fast-disk").unwrap()],
             }),
         ),
         ("Ask", ToServer::Ask { slot: 251 }),
         ("Drain", ToServer::Drain),
-        ("Heartbeat idle", ToServer::Heartbeat { attempts: vec![] }),
+        ("Heartbeat idle", ToServer::Heartbeat { attempts: vec![], disk: None }),
         (
             "Heartbeat busy",
             ToServer::Heartbeat {
                 attempts: vec![(attempt(6), Phase::Building), (attempt(7), Phase::Receiving)],
+                disk: Some(0x6_0000_0006),
             },
         ),
         ("Log", ToServer::Log { attempt: attempt(8), file: LogFile::Build, offset: 0x1_0001, stream: 9 }),
@@ -101,6 +105,18 @@ pub(crate) fn to_server() -> Vec<(&'static str, ToServer)> {
 }
 
 pub(crate) fn to_builder() -> Vec<(&'static str, ToBuilder)> {
+    let assign = |serial, slot, stream, repository| {
+        ToBuilder::Assign(Assignment {
+            attempt: attempt(serial),
+            slot,
+            target: TargetName::new("fedora-43-aarch64").unwrap(),
+            srpm: SrpmName::new("zlib-1.3.1-2.fc43.src.rpm").unwrap(),
+            size: 1_500_000,
+            stream,
+            repository,
+        })
+    };
+    let [absolute, on_server] = repositories().map(|(_, url)| Some(url));
     vec![
         (
             "Registered",
@@ -110,17 +126,9 @@ pub(crate) fn to_builder() -> Vec<(&'static str, ToBuilder)> {
                 software: "moji-server 0.1.0".into(),
             },
         ),
-        (
-            "Assign",
-            ToBuilder::Assign(Assignment {
-                attempt: attempt(30),
-                slot: 31,
-                target: TargetName::new("fedora-43-aarch64").unwrap(),
-                srpm: SrpmName::new("zlib-1.3.1-2.fc43.src.rpm").unwrap(),
-                size: 1_500_000,
-                stream: 32,
-            }),
-        ),
+        ("Assign", assign(30, 31, 32, None)),
+        ("Assign with a repository", assign(48, 49, 50, absolute)),
+        ("Assign with a repository on the server", assign(51, 52, 53, on_server)),
         ("HeartbeatSeen", ToBuilder::HeartbeatSeen),
         ("Accepted", ToBuilder::Accepted { attempt: attempt(33) }),
         (
@@ -146,6 +154,12 @@ pub(crate) fn to_builder() -> Vec<(&'static str, ToBuilder)> {
         ("Wanted", ToBuilder::Wanted { attempt: attempt(47), offset: 0x3_0000_0003, part: digest(0x60) }),
         ("Suspended", ToBuilder::Suspended { seconds: 300, reason: "three failures in a row".into() }),
     ]
+}
+
+pub(crate) fn repositories() -> [(&'static str, RepositoryUrl); 2] {
+    let absolute = RepositoryUrl::absolute("https://repo.example.org/moji/generations/54/");
+    let on_server = RepositoryUrl::on_server(6790, "/fedora-43-aarch64/generations/55/");
+    [("Absolute", absolute.unwrap()), ("OnServer", on_server.unwrap())]
 }
 
 pub(crate) fn streams() -> Vec<(&'static str, StreamMessage)> {

@@ -67,6 +67,7 @@ impl Session {
             srpm,
             size,
             stream: stream.id,
+            repository: None,
         }))?;
         let srpm = transfer::ToSend { working: self.config.folders.working.clone(), path, size };
         self.sends.spawn(async move { TaskEnd::SrpmSent(attempt, transfer::send_file(stream, srpm).await) });

@@ -32,7 +32,7 @@ impl Session {
                 self.asked.clear();
                 self.tell(FromSession::Draining(self.id)).await
             }
-            ToServer::Heartbeat { attempts } => {
+            ToServer::Heartbeat { attempts, .. } => {
                 if attempts.len() > limits::HOLDS {
                     bail!("it names {} attempts in a heartbeat, more than {}", attempts.len(), limits::HOLDS);
                 }

@@ -10,6 +10,11 @@ pub fn check(bytes: &[u8]) {
         Some(ToBuilder::Assign(assignment)) => {
             assert_name(assignment.target.as_str());
             assert_name(assignment.srpm.as_str());
+            if let Some(repository) = assignment.repository {
+                let url = repository.at("moji.example.org").unwrap();
+                assert!(url.chars().all(|c| c.is_ascii_graphic()) && !url.contains("{{"), "{url:?}");
+                assert!(url.ends_with('/') && url.contains("://"), "{url:?}");
+            }
         }
         Some(ToBuilder::Resume { logs, .. }) => assert_paid(bytes, logs.len(), 2),
         _ => {}

@@ -14,8 +14,10 @@ pub fn check(bytes: &[u8]) {
             assert_name(registration.name.as_str());
             assert_paid(bytes, registration.targets.len(), 2);
             registration.targets.iter().for_each(|target| assert_name(target.as_str()));
+            assert_paid(bytes, registration.tags.len(), 2);
+            registration.tags.iter().for_each(|tag| assert_name(tag.as_str()));
         }
-        Some(ToServer::Heartbeat { attempts }) => assert_paid(bytes, attempts.len(), 3),
+        Some(ToServer::Heartbeat { attempts, .. }) => assert_paid(bytes, attempts.len(), 3),
         Some(ToServer::Manifest { entries, .. }) => {
             assert_paid(bytes, entries.len(), ENTRY);
             entries.iter().for_each(|entry| assert_name(entry.name.as_str()));

@@ -163,6 +163,7 @@ async fn a_cancel_in_the_middle_of_the_srpm_ends_the_attempt() -> Result {
         srpm: "half-1-1.src.rpm".parse()?,
         size: 1_000,
         stream,
+        repository: None,
     };
     server.say(ToBuilder::Assign(assignment)).await?;
     server.data(stream, &[1; 400]).await?;
@@ -236,6 +237,7 @@ async fn no_name_of_a_server_leaves_the_slot() -> Result {
         srpm: "aaaaaaaaaaaaaaaa.src.rpm".parse()?,
         size: 4,
         stream: 1,
+        repository: None,
     });
     let body = moji_proto::encoding::encode(&harmless)?;
     let at = body.windows(16).position(|bytes| bytes == [b'a'; 16]).context("no name in it")?;

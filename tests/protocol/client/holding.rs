@@ -94,6 +94,7 @@ async fn an_srpm_that_was_still_coming_is_forgotten() -> Result {
         srpm: "half-1-1.src.rpm".parse()?,
         size: 1_000,
         stream,
+        repository: None,
     };
     server.say(ToBuilder::Assign(assignment)).await?;
     server.data(stream, &[1; 400]).await?;
@@ -132,7 +133,7 @@ async fn heartbeats_name_what_is_built_and_what_waits() -> Result {
     while !matches!(no_log(&mut server).await?, ToServer::Ask { slot: 0 }) {}
     let (built, _begun) = driven.building(&mut server, 64, 1, "built").await?;
     let named = loop {
-        if let ToServer::Heartbeat { attempts } = server.hear().await? {
+        if let ToServer::Heartbeat { attempts, .. } = server.hear().await? {
             server.say(ToBuilder::HeartbeatSeen).await?;
             break attempts;
         }
