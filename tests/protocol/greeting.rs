@@ -5,7 +5,7 @@ use std::time::Duration;
 use moji_proto::frame::{self, Kind};
 use moji_proto::handshake::{Refusal, RefusalCode};
 use moji_proto::version::{NEWEST, OLDEST};
-use moji_proto::{ToBuilder, ToServer, encoding, limits};
+use moji_proto::{Registration, Tag, ToBuilder, ToServer, encoding, limits};
 use moji_tests::support::simulated::{Peer, ScriptedBuilder, Site, TestServer, registration};
 use tokio::time::{Instant, sleep};
 
@@ -184,6 +184,15 @@ async fn a_registration_that_cannot_be_is_refused() -> Result {
         let entered = server.builder("impossible", targets, slots).await;
         let refusal = entered.expect_err("let in").downcast::<Refusal>()?;
         assert_eq!(refusal.code, Some(RefusalCode::Registration), "{refusal}");
+    }
+    for (count, fits) in [(limits::TAGS, true), (limits::TAGS + 1, false)] {
+        let tags: std::result::Result<_, _> = (0..count).map(|n| Tag::new(format!("tag-{n}"))).collect();
+        let tagged = Registration { tags: tags?, ..registration("tagged", &["f43"], 1)? };
+        let entered = Peer::enter(server.connect()?, tagged, None).await;
+        assert_eq!(entered.is_ok(), fits, "{count}");
+        if let Err(refusal) = entered {
+            assert!(refusal.to_string().contains("at most 32 tags, not 33"), "{refusal}");
+        }
     }
     Ok(())
 }

@@ -41,6 +41,7 @@ impl Farm {
                 slot: lease.slot.unwrap_or_default(),
                 target: lease.target.clone(),
                 srpm: key.srpm.clone(),
+                repository: None,
                 path: self.folders.working.join(key.path()),
                 size: lease.srpm.size,
                 tenancy: self.stagings.let_to(lease.attempt).await,

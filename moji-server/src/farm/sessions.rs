@@ -25,6 +25,8 @@ impl Farm {
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
+            // Nothing is given out by it yet.
+            FromSession::Disk(..) => {}
             FromSession::Draining(session) => self.handle(Event::Draining(session)).await,
             FromSession::Lost(session, reason) => self.on_lost(session, &reason).await,
             // The next server answers.

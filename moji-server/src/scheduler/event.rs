@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use moji_proto::{AttemptId, Outcome, TargetName};
+use moji_proto::{AttemptId, Outcome, Resources, Tag, TargetName};
 
 use super::{Claim, Lease, SessionId, Try};
 use crate::source::{Priority, QueuedSrpm};
@@ -15,6 +15,12 @@ pub struct Builder {
     pub id: BuilderId,
     /// What it builds for, the preferred one first.
     pub targets: Vec<TargetName>,
+    /// Its machine architecture, as `uname -m` says.
+    pub arch: String,
+    /// What one build on it may use, as it said when it registered.
+    pub resources: Resources,
+    /// What SRPMs may ask for by name.
+    pub tags: Vec<Tag>,
 }
 
 /// What happened.

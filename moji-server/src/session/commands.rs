@@ -56,7 +56,7 @@ impl Session {
     }
 
     fn assign(&mut self, leased: LeasedSrpm) -> anyhow::Result<()> {
-        let LeasedSrpm { attempt, slot, target, srpm, path, size, tenancy } = leased;
+        let LeasedSrpm { attempt, slot, target, srpm, repository, path, size, tenancy } = leased;
         let stream = self.sending.open(&self.out);
         self.asked.remove(&slot);
         self.holds(tenancy, Some(slot));
@@ -67,7 +67,7 @@ impl Session {
             srpm,
             size,
             stream: stream.id,
-            repository: None,
+            repository,
         }))?;
         let srpm = transfer::ToSend { working: self.config.folders.working.clone(), path, size };
         self.sends.spawn(async move { TaskEnd::SrpmSent(attempt, transfer::send_file(stream, srpm).await) });

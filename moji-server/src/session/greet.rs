@@ -174,6 +174,9 @@ async fn register(
     if registration.targets.is_empty() || registration.targets.len() > limits::TARGETS {
         bail!("a builder serves 1 to {} targets, not {}", limits::TARGETS, registration.targets.len());
     }
+    if registration.tags.len() > limits::TAGS {
+        bail!("a builder has at most {} tags, not {}", limits::TAGS, registration.tags.len());
+    }
     let credential = match pass {
         Pass::Common => None,
         Pass::Credential(name, _) => Some(name.clone()),

@@ -2,11 +2,13 @@
 //! holds it; anything else is answered with `Stale`.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::bail;
 use moji_proto::io::on_stream_message;
 use moji_proto::outcome::one_line;
 use moji_proto::{AttemptId, HeldAttempt, LogFile, Phase, StreamId, ToBuilder, ToServer, limits};
+use tokio::time::Instant;
 
 use super::deliveries::Announced;
 use super::{FromSession, Session, TaskEnd, transfer};
@@ -14,6 +16,9 @@ use super::{FromSession, Session, TaskEnd, transfer};
 /// An attempt that so many heartbeats in a row do not name is forgotten by its builder. More than
 /// one: a heartbeat and an assignment can cross on their way.
 const FORGOTTEN: u32 = 3;
+
+/// How often the farm hears of a builder's disk at most.
+const DISK_EVERY: Duration = Duration::from_secs(1);
 
 impl Session {
     pub(super) async fn on_message(&mut self, message: ToServer) -> anyhow::Result<()> {
@@ -32,11 +37,12 @@ impl Session {
                 self.asked.clear();
                 self.tell(FromSession::Draining(self.id)).await
             }
-            ToServer::Heartbeat { attempts, .. } => {
+            ToServer::Heartbeat { attempts, disk } => {
                 if attempts.len() > limits::HOLDS {
                     bail!("it names {} attempts in a heartbeat, more than {}", attempts.len(), limits::HOLDS);
                 }
                 self.out.send(&ToBuilder::HeartbeatSeen)?;
+                self.on_disk(disk).await?;
                 self.on_heartbeat(&attempts).await
             }
             ToServer::Log { attempt, file, offset, stream } => self.on_log(attempt, file, offset, stream),
@@ -105,6 +111,18 @@ impl Session {
         }
         self.claimed.insert(attempt, held.slot);
         self.tell(FromSession::Held(self.id, held)).await
+    }
+
+    /// The farm hears of it at a pace that it can stand, however fast heartbeats come.
+    async fn on_disk(&mut self, disk: Option<u64>) -> anyhow::Result<()> {
+        let (told, when) = self.disk;
+        match disk.filter(|free| *free != told && when.elapsed() >= DISK_EVERY) {
+            None => Ok(()),
+            Some(free) => {
+                self.disk = (free, Instant::now());
+                self.tell(FromSession::Disk(self.id, free)).await
+            }
+        }
     }
 
     /// A builder that has forgotten an attempt would otherwise keep it as long as it is connected.

@@ -26,8 +26,8 @@ use moji_proto::handshake::RefusalCode;
 use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    AttemptId, HeldAttempt, LogFile, ManifestEntry, Outcome, Sha256, SrpmName, TargetName, ToBuilder,
-    ToServer, encoding, frame, limits,
+    AttemptId, HeldAttempt, LogFile, ManifestEntry, Outcome, RepositoryUrl, Sha256, SrpmName, TargetName,
+    ToBuilder, ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -104,6 +104,8 @@ pub enum FromSession {
     Asked(SessionId, u16),
     /// It takes no more work.
     Draining(SessionId),
+    /// So many bytes are free on its disk now. At most once a second, and only what is new.
+    Disk(SessionId, u64),
     /// The connection has ended, and everything that came over it is written.
     Lost(SessionId, String),
     /// It was given this attempt on an earlier connection.
@@ -188,6 +190,9 @@ pub struct LeasedSrpm {
     pub target: TargetName,
     /// The file's name.
     pub srpm: SrpmName,
+    /// The repository with the farm's own results for the target, of one generation; none: the builder is
+    /// told of none.
+    pub repository: Option<RepositoryUrl>,
     /// Where it lies.
     pub path: PathBuf,
     /// Its size in bytes.
@@ -273,6 +278,8 @@ struct Session {
     claimed: BTreeMap<AttemptId, Option<u16>>,
     /// How often it has said so.
     claims: usize,
+    /// The free bytes on its disk that the farm was last told of, and when.
+    disk: (u64, Instant),
     /// SRPMs on their way.
     sends: JoinSet<TaskEnd>,
     /// What is being written here.
@@ -343,7 +350,13 @@ where
     let places = 4 * usize::from(registration.slots) + limits::HOLDS + 16;
     let (commands, command_queue) = mpsc::channel(places);
     let name = builder.clone();
-    let builder = Builder { id: builder, targets: registration.targets.clone() };
+    let builder = Builder {
+        id: builder,
+        targets: registration.targets,
+        arch: registration.arch.clone(),
+        resources: registration.resources,
+        tags: registration.tags,
+    };
     tracing::info!(
         "{name} connected from {peer}: slots: {}, {}, {}",
         registration.slots,
@@ -367,6 +380,7 @@ where
         held: BTreeMap::new(),
         claimed: BTreeMap::new(),
         claims: 0,
+        disk: (registration.resources.disk, Instant::now()),
         sends: JoinSet::new(),
         writes: JoinSet::new(),
         ended: CancellationToken::new(),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use moji_proto::{AttemptId, FailureKind, Outcome, SrpmName, TargetName};
+use moji_proto::{AttemptId, FailureKind, Outcome, Resources, SrpmName, TargetName};
 
 use super::super::{
     Builder, COMMIT_RETRY, Claim, Effect, Ending, Event, LONGEST_PAUSE, Lease, LeaseState, Scheduler,
@@ -266,7 +266,13 @@ impl World {
         self.last_session += 1;
         let session = SessionId(self.last_session);
         let targets = targets.iter().map(|name| target(name)).collect();
-        let builder = Builder { id: name.parse().unwrap(), targets };
+        let builder = Builder {
+            id: name.parse().unwrap(),
+            targets,
+            arch: "aarch64".into(),
+            resources: Resources::default(),
+            tags: Vec::new(),
+        };
         self.sessions.insert(session, builder.clone());
         self.tell(Event::Connected { session, builder });
         session
