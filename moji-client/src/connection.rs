@@ -19,13 +19,17 @@ use moji_proto::{
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::access::{Access, Unwelcome};
+use crate::disk::FreeSpace;
 
 /// How long handshake and registration may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long the disk may take to say how full it is, before the server is told what is known.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// How long the last word of a connection that has failed may take.
@@ -122,6 +126,54 @@ impl Link {
     }
 }
 
+/// What a connection tells the server of its builder from time to time.
+#[derive(Debug, Clone)]
+pub struct Vitals {
+    /// What it works on.
+    pub attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
+    /// How much room it has.
+    pub free_space: FreeSpace,
+}
+
+/// Looks at the disk beside the connection, which does not wait for one that does not answer.
+struct Looks {
+    free_space: FreeSpace,
+    running: JoinSet<Option<u64>>,
+    last: Option<u64>,
+}
+
+impl Looks {
+    /// After a first look.
+    async fn begin(free_space: FreeSpace) -> Self {
+        let mut looks = Self { free_space, running: JoinSet::new(), last: None };
+        looks.start();
+        let first = timeout(FIRST_LOOK, looks.running.join_next()).await;
+        looks.last = first.ok().and_then(looked);
+        looks
+    }
+
+    fn start(&mut self) {
+        let free_space = self.free_space.clone();
+        self.running.spawn_blocking(move || free_space.look());
+    }
+
+    /// How many bytes were free at the last look; another one begins. Nothing while the last one goes on.
+    fn next(&mut self) -> Option<u64> {
+        if let Some(ended) = self.running.try_join_next() {
+            self.last = looked(Some(ended));
+        }
+        if !self.running.is_empty() {
+            return None;
+        }
+        self.start();
+        self.last
+    }
+}
+
+fn looked(ended: Option<Result<Option<u64>, JoinError>>) -> Option<u64> {
+    ended?.ok().flatten()
+}
+
 /// Handshake and registration on a fresh connection, then everything until it ends.
 ///
 /// # Errors
@@ -130,12 +182,13 @@ pub async fn serve(
     io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     server: &str,
     access: &mut Access,
-    registration: Registration,
-    attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
+    mut registration: Registration,
+    vitals: Vitals,
     events: mpsc::Sender<FromServer>,
     goodbye: CancellationToken,
 ) -> anyhow::Result<()> {
     let slots = registration.slots;
+    let Vitals { attempts, free_space } = vitals;
     let greeting = async {
         let expected = access.expected(server).await?;
         let (io, binding, key) = access.open(io, server, expected).await?;
@@ -146,10 +199,12 @@ pub async fn serve(
             Err(error) => return Err(access.judge(server, expected, key, error)),
         };
         access.remember(server, expected, agreed).await;
+        let looks = Looks::begin(free_space).await;
+        registration.resources.disk = looks.last.unwrap_or(registration.resources.disk);
         let times = register(&mut frames, &mut write, registration).await?;
-        Ok((frames, write, times))
+        Ok((frames, write, times, looks))
     };
-    let (frames, write, (heartbeat, dead_after)) = tokio::select! {
+    let (frames, write, (heartbeat, dead_after), looks) = tokio::select! {
         biased;
         () = goodbye.cancelled() => return Ok(()),
         greeted = timeout(HANDSHAKE, greeting) => greeted.context("the server does not answer")??,
@@ -161,6 +216,7 @@ pub async fn serve(
         sending: Outgoings::default(),
         receiving: Incoming::new(usize::from(slots) + 8),
         events,
+        looks,
     };
     let ended = connection.run(frames, heartbeat, dead_after, attempts, goodbye).await;
     let patience = match &ended {
@@ -238,6 +294,7 @@ struct Connection {
     sending: Outgoings,
     receiving: Incoming,
     events: mpsc::Sender<FromServer>,
+    looks: Looks,
 }
 
 impl Connection {
@@ -267,7 +324,8 @@ impl Connection {
                 Some(reason) = reasons.recv() => bail!("{reason}"),
                 _ = heartbeats.tick() => {
                     let attempts = attempts.borrow().clone();
-                    self.out.send(&ToServer::Heartbeat { attempts, disk: None })?;
+                    let disk = self.looks.next();
+                    self.out.send(&ToServer::Heartbeat { attempts, disk })?;
                 }
                 Some(StreamRequest { announce, reply }) = stream_requests.recv() => {
                     let stream = self.sending.open(&self.out);

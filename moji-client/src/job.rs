@@ -118,6 +118,7 @@ impl Job {
         let task = BuildTask {
             slot: self.assignment.slot,
             target: self.assignment.target.clone(),
+            repository: self.assignment.repository.clone(),
             srpm,
             resultdir: resultdir.clone(),
             mock_log: mock_log.clone(),

@@ -14,6 +14,7 @@ pub mod mock;
 pub mod options;
 pub mod out_of_sight;
 pub mod outbox;
+pub mod resources;
 pub mod run;
 pub mod start;
 mod tail;

@@ -1,6 +1,9 @@
 //! What the command line, the environment and the configuration file say. Command line before
 //! environment before file before default.
 
+mod targets;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read as _;
@@ -9,10 +12,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
-use moji_proto::limits::SLOTS;
-use moji_proto::{BuilderName, DEFAULT_PORT, Fingerprint};
+use moji_proto::limits::{SLOTS, TAGS};
+use moji_proto::{BuilderName, DEFAULT_PORT, Fingerprint, Tag};
 use serde::Deserialize;
 
+pub use self::targets::WantedTarget;
+use self::targets::{Configs, from_table, wanted};
 use crate::access::Secret;
 use crate::out_of_sight::{self, Again, read_password};
 
@@ -22,6 +27,8 @@ Examples:
     moji-client --password-file /etc/moji/password --slots 2 repo.example.org fedora-43-aarch64
   A builder that leaves when the queue has been empty for ten minutes (a VM, a CI job):
     moji-client --exit-when-idle 10m repo.example.org fedora-43-x86_64
+  For two targets, the second with a config of another name, on a machine with much memory:
+    moji-client --tag big --target fedora-42-x86_64=f42-local repo.example.org fedora-43-x86_64
   Without Mock, to try it out (isolates nothing):
     moji-client --mock scripts/hostmock localhost ./demo.cfg
 
@@ -40,14 +47,17 @@ RUST_LOG=debug shows more.";
 /// Takes SRPMs from a moji-server, builds them with Mock and delivers the results
 ///
 /// Connects to the server (and again, for ever, when the connection is lost), asks for an SRPM for
-/// each free slot and builds it with `mock -r MOCK_CONFIG`.
+/// each free slot and builds it with `mock -r MOCK_CONFIG`. What Mock's config lacks may come from the
+/// farm's own repository: the server says where that is, and Mock is given it as --addrepo.
 #[derive(Debug, Parser)]
 #[command(name = "moji-client", version, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Options {
     /// The server, as HOST, HOST:PORT or [IPV6]:PORT; the default port is 6789
     #[arg(value_name = "HOST[:PORT]")]
     server: Option<String>,
-    /// The Mock config to build with: a name, as for mock -r, or the path of a .cfg file
+    /// The Mock config to build with: a name, as for mock -r, or the path of a .cfg file; several with commas
+    /// between them, the preferred one first
+    #[arg(value_name = "MOCK_CONFIG[,MOCK_CONFIG...]")]
     mock_config: Option<String>,
     /// The server's password, or a token; better use --password-file, because ps shows this one
     password: Option<String>,
@@ -63,6 +73,16 @@ pub struct Options {
     /// No TLS: for a link that is safe already, or for debugging; the server needs --plaintext too
     #[arg(long)]
     plaintext: bool,
+    /// Serve this target with a Mock config of another name; can be repeated, and comes after those of
+    /// MOCK_CONFIG
+    #[arg(long, value_name = "NAME=CONFIG", value_parser = WantedTarget::named)]
+    target: Vec<WantedTarget>,
+    /// A name for what this builder is good for, which SRPMs can ask for; can be repeated
+    #[arg(long, value_name = "NAME")]
+    tag: Vec<Tag>,
+    /// Do not give Mock the farm's own repository: its configs have it already
+    #[arg(long)]
+    no_addrepo: bool,
     /// How many SRPMs to build at a time [default: 1]
     #[arg(long, value_name = "N", env = "MOJI_SLOTS")]
     slots: Option<u16>,
@@ -111,7 +131,10 @@ pub struct Options {
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 struct ConfigFile {
     server: Option<String>,
-    mock_config: Option<String>,
+    mock_config: Option<Configs>,
+    targets: BTreeMap<String, String>,
+    tags: Vec<Tag>,
+    no_addrepo: bool,
     password: Option<String>,
     password_file: Option<PathBuf>,
     server_key: Option<String>,
@@ -137,8 +160,12 @@ pub struct Settings {
     pub host: String,
     /// The server's port.
     pub port: u16,
-    /// The Mock config, as it was given.
-    pub mock_config: String,
+    /// What to build for, the preferred one first.
+    pub targets: Vec<WantedTarget>,
+    /// What it is good for.
+    pub tags: Vec<Tag>,
+    /// Mock is not to be given the farm's own repository.
+    pub no_addrepo: bool,
     /// The server's password, or a token.
     pub secret: Secret,
     /// The key that the server must have.
@@ -228,9 +255,14 @@ impl Options {
             .or(file.server)
             .context("the server is missing: moji-client HOST[:PORT] MOCK_CONFIG (see moji-client --help)")?;
         let (host, port) = host_and_port(&server)?;
-        let mock_config = self.mock_config.or(file.mock_config).context(
-            "the Mock config is missing: moji-client HOST[:PORT] MOCK_CONFIG (see moji-client --help)",
-        )?;
+        let targets = match (self.mock_config, self.target) {
+            (None, none) if none.is_empty() => wanted(file.mock_config, from_table(file.targets)?)?,
+            (line, named) => wanted(line.map(Configs::Line), named)?,
+        };
+        let tags: BTreeSet<_> = if self.tag.is_empty() { file.tags } else { self.tag }.into_iter().collect();
+        if tags.len() > TAGS {
+            bail!("--tag: a builder has at most {TAGS} tags, not {}", tags.len());
+        }
         let slots = self.slots.or(file.slots).unwrap_or(1);
         if slots == 0 || slots > SLOTS {
             bail!("--slots {slots}: a builder has 1 to {SLOTS} slots");
@@ -241,7 +273,9 @@ impl Options {
         Ok(Settings {
             host,
             port,
-            mock_config,
+            targets,
+            tags: tags.into_iter().collect(),
+            no_addrepo: self.no_addrepo || file.no_addrepo,
             secret,
             server_key,
             plaintext: self.plaintext || file.plaintext,
@@ -416,8 +450,64 @@ mod tests {
             (5 << 30, Duration::from_secs(2 * 86400), 0)
         );
         let some = settings(&["--config", file, "--slots", "2", "--mock-arg", "--nocheck", "here"]).unwrap();
-        assert_eq!((some.host.as_str(), some.mock_config.as_str(), some.slots), ("here", "f43", 2));
+        assert_eq!((some.host.as_str(), configs(&some), some.slots), ("here", vec!["f43"], 2));
         assert_eq!(some.mock_args, ["--nocheck"]);
+    }
+
+    fn configs(settings: &Settings) -> Vec<&str> {
+        settings.targets.iter().map(|target| target.config.as_str()).collect()
+    }
+
+    #[test]
+    fn targets_and_tags() {
+        let given = settings(&[
+            "--target=f42=old",
+            "--tag",
+            "ssd",
+            "h",
+            "f43,./f41.cfg",
+            "--tag=big",
+            "--tag=ssd",
+            "--no-addrepo",
+        ]);
+        let given = given.unwrap();
+        assert_eq!(configs(&given), ["f43", "./f41.cfg", "old"]);
+        assert_eq!(given.targets[2].name, Some("f42".parse().unwrap()));
+        assert_eq!(given.tags, ["big", "ssd"].map(|tag| tag.parse().unwrap()));
+        assert!(given.no_addrepo);
+        let usual = settings(&["h", "f43"]).unwrap();
+        assert!(usual.tags.is_empty() && !usual.no_addrepo);
+    }
+
+    #[test]
+    fn targets_and_tags_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("client.toml");
+        let path = file.to_str().unwrap().to_owned();
+        let with = |text: &str, arguments: &[&str]| {
+            fs::write(&file, format!("server = 'h'\n{text}")).unwrap();
+            settings(&[&["--config", &path], arguments].concat())
+        };
+        let table = "tags = ['big']\nno-addrepo = true\n[targets]\nf42 = 'old'\nf40 = './x.cfg'\n";
+        let all = with(&format!("mock-config = 'f43,f44'\n{table}"), &[]).unwrap();
+        assert_eq!(configs(&all), ["f43", "f44", "./x.cfg", "old"]);
+        assert!(all.no_addrepo && all.tags == ["big".parse().unwrap()]);
+        // A list is not taken apart.
+        assert_eq!(configs(&with("mock-config = ['a,b.cfg', 'c']", &[]).unwrap()), ["a,b.cfg", "c"]);
+        assert_eq!(configs(&with(table, &[]).unwrap()), ["./x.cfg", "old"]);
+        // The command line says all of it, or nothing.
+        assert_eq!(configs(&with(table, &["--target", "f39=x"]).unwrap()), ["x"]);
+        assert_eq!(with(table, &["--tag", "small"]).unwrap().tags, ["small".parse().unwrap()]);
+        for (text, wanted) in [
+            ("mock-config = 7", "a list of texts"),
+            ("[targets]\n'../x' = 'a'", "[targets]"),
+            ("[targets]\nx = ''", "not NAME=CONFIG"),
+            ("mock-config = ['x']\n[targets]\nx = 'a'", "given twice"),
+            ("mock-config = 'x'\ntags = ['a b']", "a tag"),
+        ] {
+            let error = format!("{:#}", with(text, &[]).unwrap_err());
+            assert!(error.contains(wanted), "{text}: {error}");
+        }
     }
 
     #[test]
@@ -427,6 +517,9 @@ mod tests {
             (&["h", "c", "--slots", "0"], "1 to 256 slots"),
             (&["h", "c", "--name", "../x"], "another name"),
             (&["h:x", "c"], "HOST:PORT"),
+            (&["h", "c,c"], "given twice"),
+            (&["h", "c", "--target", "x"], "NAME=CONFIG"),
+            (&["h", "c", "--tag", "a b"], "a tag"),
             (&["--exit-when-idle", "localhost", "c"], "no duration"),
         ] {
             let error = format!("{:#}", settings(arguments).unwrap_err());

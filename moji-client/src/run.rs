@@ -25,7 +25,7 @@ pub use crate::agent::Why;
 use crate::agent::{Agent, Event, Rules};
 use crate::backoff::Backoff;
 use crate::builder::Builder;
-use crate::connection::{self, FromServer, Lease, Link};
+use crate::connection::{self, FromServer, Lease, Link, Vitals};
 use crate::delivery::UploadEnd;
 use crate::disk::FreeSpace;
 use crate::job::{End, Progress};
@@ -271,7 +271,9 @@ impl<C: Connector> Client<C> {
     fn connect(&mut self, access: Access, wait: Duration) {
         let connector = Arc::clone(&self.connector);
         let registration = self.config.registration.clone();
-        let (attempts, events) = (self.attempts.subscribe(), self.events_tx.clone());
+        let free_space = self.config.free_space.clone();
+        let (vitals, events) =
+            (Vitals { attempts: self.attempts.subscribe(), free_space }, self.events_tx.clone());
         let goodbye = self.goodbye.clone();
         self.connection = tokio::spawn(async move {
             let mut access = access;
@@ -287,7 +289,7 @@ impl<C: Connector> Client<C> {
             let ended = match connected {
                 Ok(io) => {
                     let server = connector.server();
-                    connection::serve(io, &server, &mut access, registration, attempts, events, goodbye).await
+                    connection::serve(io, &server, &mut access, registration, vitals, events, goodbye).await
                 }
                 Err(error) => Err(error),
             };

@@ -1,24 +1,25 @@
 //! What a client does before it connects: finds Mock and its config, takes its work folder, cleans
 //! up after an earlier run.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
-use moji_proto::{Registration, Resources};
+use moji_proto::{Registration, RepositoryUrl, TargetName};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 
 use crate::access::{Access, KnownServers};
-use crate::builder::Mock;
+use crate::builder::{FarmRepository, Mock};
 use crate::disk::FreeSpace;
 use crate::mock::command::check_mock_args;
-use crate::mock::configs;
+use crate::mock::configs::{self, MockConfig};
 use crate::mock::run::{Limits, environment};
-use crate::options::Settings;
+use crate::options::{Settings, WantedTarget};
+use crate::resources::Machine;
 use crate::run::{Config, Connector};
 use crate::work_dir::WorkDir;
 
@@ -79,16 +80,20 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
     let home = std::env::home_dir();
     let folders =
         configs::folders_of(&program, home.as_deref(), std::env::var_os("HOSTMOCK_CONFIG_DIR").as_deref());
-    let wanted = settings.mock_config;
-    let config = spawn_blocking(move || configs::find(&wanted, &folders)).await??;
+    let farm_repository = farm_repository(settings.no_addrepo, &settings.host)?;
+    let wanted = settings.targets;
+    let (targets, configs) = spawn_blocking(move || find_configs(wanted, &folders)).await??;
     let version = configs::probe(&program, &environment).await?;
-    tracing::info!("{} {version}, config {}", program.display(), config.path.display());
+    tracing::info!("{} {version}", program.display());
+    for config in configs.values() {
+        tracing::info!("target {}, config {}", config.target, config.path.display());
+    }
     let path = settings.work_dir;
     let work_dir = Arc::new(spawn_blocking(move || WorkDir::open(&path)).await??);
-    let target = config.target.clone();
     let mock = Mock {
         program,
-        configs: BTreeMap::from([(target.clone(), config)]),
+        configs,
+        farm_repository,
         mock_args: settings.mock_args,
         environment,
         limits: Limits {
@@ -98,23 +103,26 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
         },
         id: work_dir.id(),
         cleanup_log: work_dir.path().join("cleanup.log"),
-        blocked: Mutex::new(BTreeSet::new()),
+        blocked: Mutex::default(),
     };
     mock.sweep(settings.slots).await?;
+    let disks = vec![work_dir.path().to_owned(), PathBuf::from("/var/lib/mock")];
+    let free_space = FreeSpace::of(disks);
+    let look = free_space.clone();
+    let machine = spawn_blocking(move || Machine::look(Path::new("/"), look.look())).await?;
     let registration = Registration {
         name: settings.name,
-        targets: vec![target],
+        targets,
         slots: settings.slots,
         arch: rustix::system::uname().machine().to_string_lossy().into_owned(),
         software: concat!("moji-client ", env!("CARGO_PKG_VERSION")).into(),
-        resources: Resources::default(),
-        tags: Vec::new(),
+        resources: machine.per_build(settings.slots),
+        tags: settings.tags,
     };
     let access = match settings.plaintext {
         true => Access::plaintext(settings.secret, settings.server_key),
         false => Access::encrypted(settings.secret, settings.server_key, KnownServers::new(work_dir.path())),
     };
-    let disks = vec![work_dir.path().to_owned(), PathBuf::from("/var/lib/mock")];
     let config = Config {
         registration,
         access,
@@ -123,10 +131,35 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
         outbox_limit: settings.outbox_limit,
         outbox_age: settings.outbox_age,
         min_free: settings.min_free,
-        free_space: FreeSpace::of(disks),
+        free_space,
     };
     let connector = Tcp { host: settings.host, port: settings.port };
     Ok(Started { config, connector, mock: Arc::new(mock), work_dir })
+}
+
+/// The config of each target; the targets in their order.
+fn find_configs(
+    wanted: Vec<WantedTarget>,
+    folders: &[PathBuf],
+) -> anyhow::Result<(Vec<TargetName>, BTreeMap<TargetName, MockConfig>)> {
+    let (mut targets, mut configs) = (Vec::new(), BTreeMap::new());
+    for WantedTarget { name, config } in wanted {
+        let found = configs::find(&config, name, folders)?;
+        targets.push(found.target.clone());
+        configs.insert(found.target.clone(), found);
+    }
+    Ok((targets, configs))
+}
+
+fn farm_repository(no_addrepo: bool, host: &str) -> anyhow::Result<FarmRepository> {
+    if no_addrepo {
+        return Ok(FarmRepository::InConfigs);
+    }
+    // Now, and not in the first build.
+    RepositoryUrl::on_server(1, "/").and_then(|url| url.at(host)).context(
+        "the farm's repository could not be given to Mock: name the server otherwise, or --no-addrepo",
+    )?;
+    Ok(FarmRepository::Added { host: host.to_owned() })
 }
 
 /// A path is made absolute, because builds do not run in the folder where the client was started;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
 use moji_client::access::{Access, KnownServers, Secret};
-use moji_client::connection::{self, FromServer};
+use moji_client::connection::{self, FromServer, Vitals};
+use moji_client::disk::FreeSpace;
 use moji_proto::handshake::Key;
 use moji_proto::signing::{Seed, SigningKey};
 use moji_proto::{Registration, Resources, Token};
@@ -156,12 +157,13 @@ async fn connect(address: SocketAddr, access: &mut Access, name: String) -> anyh
     let (events_tx, mut events) = mpsc::channel(16);
     let (_attempts, attempts) = watch::channel(Vec::new());
     let goodbye = CancellationToken::new();
+    let vitals = Vitals { attempts, free_space: FreeSpace::new(|| None) };
     let registration = registration(&name)?;
     let begin = now();
     let io = TcpStream::connect(address).await?;
     moji_proto::io::tune(&io)?;
     let server = address.to_string();
-    let serving = connection::serve(io, &server, access, registration, attempts, events_tx, goodbye.clone());
+    let serving = connection::serve(io, &server, access, registration, vitals, events_tx, goodbye.clone());
     let mut serving = Box::pin(serving);
     let took = tokio::select! {
         biased;

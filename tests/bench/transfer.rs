@@ -12,8 +12,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use moji_client::access::{Access, KnownServers, Secret};
-use moji_client::connection::{self, FromServer, Link};
+use moji_client::connection::{self, FromServer, Link, Vitals};
 use moji_client::delivery::{self, UploadEnd};
+use moji_client::disk::FreeSpace;
 use moji_client::outbox::{self, Finished, Parcel};
 use moji_proto::io::Piece;
 use moji_proto::limits::DATA_BYTES;
@@ -214,13 +215,14 @@ impl Builder {
     async fn connect(server: &Server, mut access: Access) -> anyhow::Result<Self> {
         let (events_tx, mut events) = mpsc::channel(16);
         let (attempts, attempts_rx) = watch::channel(Vec::new());
+        let vitals = Vitals { attempts: attempts_rx, free_space: FreeSpace::new(|| None) };
         let (address, registration) = (server.address, registration("builder")?);
         let io = TcpStream::connect(address).await?;
         moji_proto::io::tune(&io)?;
         let connection = tokio::spawn(async move {
             let (server, goodbye) = (address.to_string(), CancellationToken::new());
             let serving =
-                connection::serve(io, &server, &mut access, registration, attempts_rx, events_tx, goodbye);
+                connection::serve(io, &server, &mut access, registration, vitals, events_tx, goodbye);
             serving.await
         });
         let link = match events.recv().await {

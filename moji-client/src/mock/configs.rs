@@ -30,7 +30,8 @@ pub struct MockConfig {
     pub path: PathBuf,
     /// What to give to `-r`: the name as it was given when it is one, else the file's absolute path.
     pub argument: OsString,
-    /// The target that a builder with this config builds for: the file's name without `.cfg`.
+    /// The target that a builder with this config builds for: the file's name without `.cfg`, or the one that
+    /// its owner gave.
     pub target: TargetName,
 }
 
@@ -56,7 +57,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The config's name is none for a target.
-    #[error("the Mock config {} cannot be a target; link it under another name", path.display())]
+    #[error("the Mock config {} cannot be a target; give that a name (see --target)", path.display())]
     Name {
         /// The file.
         path: PathBuf,
@@ -96,16 +97,21 @@ pub fn folders_of(mock: &OsStr, home: Option<&Path>, hostmock_config_dir: Option
 }
 
 /// Finds the config that `mock -r mock_config` would take: a path when it ends in `.cfg`, as Mock
-/// decides it, else a name in one of `folders`, the first one first. Blocking.
+/// decides it, else a name in one of `folders`, the first one first. `name` is the target's when it is
+/// not that of the config. Blocking.
 ///
 /// # Errors
 /// When there is none, it cannot be read, or its name is none for a target; see [`ConfigError`].
-pub fn find(mock_config: &str, folders: &[PathBuf]) -> Result<MockConfig, ConfigError> {
+pub fn find(
+    mock_config: &str,
+    name: Option<TargetName>,
+    folders: &[PathBuf],
+) -> Result<MockConfig, ConfigError> {
     if mock_config.ends_with(".cfg") {
         let unreadable = |source| ConfigError::Unreadable { path: mock_config.into(), source };
         let path = std::path::absolute(mock_config).map_err(unreadable)?;
         open_config(&path).map_err(unreadable)?;
-        return Ok(MockConfig { target: target(&path)?, argument: path.clone().into(), path });
+        return Ok(MockConfig { target: target(name, &path)?, argument: path.clone().into(), path });
     }
     let file = format!("{mock_config}.cfg");
     // Every name in a folder is a file's name, except that Mock takes `eol/NAME` too.
@@ -113,7 +119,7 @@ pub fn find(mock_config: &str, folders: &[PathBuf]) -> Result<MockConfig, Config
     for path in folders.iter().filter(|_| harmless).map(|folder| folder.join(&file)) {
         match open_config(&path) {
             Ok(()) => {
-                return Ok(MockConfig { target: target(&path)?, argument: mock_config.into(), path });
+                return Ok(MockConfig { target: target(name, &path)?, argument: mock_config.into(), path });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(ConfigError::Unreadable { path, source }),
@@ -129,7 +135,10 @@ fn open_config(path: &Path) -> io::Result<()> {
     open_regular(&real).map(|_| ())
 }
 
-fn target(path: &Path) -> Result<TargetName, ConfigError> {
+fn target(name: Option<TargetName>, path: &Path) -> Result<TargetName, ConfigError> {
+    if let Some(name) = name {
+        return Ok(name);
+    }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     TargetName::new(stem).map_err(|source| ConfigError::Name { path: path.to_owned(), source })
 }
@@ -250,28 +259,30 @@ mod tests {
     #[test]
     fn by_name_the_users_own_first() {
         let (_dir, folders) = folders();
-        let found = find("fedora-43-aarch64", &folders).unwrap();
+        let found = find("fedora-43-aarch64", None, &folders).unwrap();
         assert_eq!(found.path, folders[2].join("fedora-43-aarch64.cfg"));
         assert_eq!(found.argument, "fedora-43-aarch64");
         assert_eq!(found.target.as_str(), "fedora-43-aarch64");
         std::os::unix::fs::symlink(&found.path, folders[0].join("fedora-43-aarch64.cfg")).unwrap();
         assert_eq!(
-            find("fedora-43-aarch64", &folders).unwrap().path,
+            find("fedora-43-aarch64", None, &folders).unwrap().path,
             folders[0].join("fedora-43-aarch64.cfg")
         );
-        assert_eq!(find("eol/fedora-12-i386", &folders).unwrap().target.as_str(), "fedora-12-i386");
+        assert_eq!(find("eol/fedora-12-i386", None, &folders).unwrap().target.as_str(), "fedora-12-i386");
     }
 
     #[test]
     fn by_path() {
         let (_dir, folders) = folders();
         let path = folders[2].join("fedora-43-aarch64.cfg");
-        let found = find(path.to_str().unwrap(), &[]).unwrap();
+        let found = find(path.to_str().unwrap(), None, &[]).unwrap();
         assert_eq!(found.argument, path.as_os_str());
-        assert!(matches!(find("./gone.cfg", &folders), Err(ConfigError::Unreadable { .. })));
+        assert!(matches!(find("./gone.cfg", None, &folders), Err(ConfigError::Unreadable { .. })));
         std::fs::write(folders[2].join("a b.cfg"), "x").unwrap();
         let odd = folders[2].join("a b.cfg");
-        assert!(matches!(find(odd.to_str().unwrap(), &[]), Err(ConfigError::Name { .. })));
+        assert!(matches!(find(odd.to_str().unwrap(), None, &[]), Err(ConfigError::Name { .. })));
+        let named = find(odd.to_str().unwrap(), Some("even".parse().unwrap()), &[]).unwrap();
+        assert_eq!((named.target.as_str(), named.path), ("even", odd));
     }
 
     #[test]
@@ -280,14 +291,14 @@ mod tests {
         for n in 0..30 {
             std::fs::write(folders[0].join(format!("rhel-{n:02}-x86_64.cfg")), "x").unwrap();
         }
-        let text = find("fedora-99", &folders).unwrap_err().to_string();
+        let text = find("fedora-99", None, &folders).unwrap_err().to_string();
         assert!(text.contains("there are fedora-43-aarch64, rhel-00-x86_64,"), "{text}");
         assert!(text.contains(" and 11 more") && !text.contains("site-defaults"), "{text}");
         assert!(text.len() < 2000);
         for name in ["", "-r", "../etc/fedora-43-aarch64", "/etc/mock/x"] {
-            assert!(find(name, &folders).is_err(), "{name}");
+            assert!(find(name, None, &folders).is_err(), "{name}");
         }
-        let text = find("x", &folders[1..2]).unwrap_err().to_string();
+        let text = find("x", None, &folders[1..2]).unwrap_err().to_string();
         assert!(text.contains("mock-core-configs"), "{text}");
     }
 

@@ -33,6 +33,7 @@ mod delivering;
 mod holding;
 mod leaving;
 mod outbox;
+mod repository;
 
 /// A build that the client has begun, for the test to end.
 struct Begun {
