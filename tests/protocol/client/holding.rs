@@ -1,6 +1,9 @@
 //! A lost connection ends nothing: what is whole goes on, and is offered on the next one.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moji_client::disk::FreeSpace;
 
 use super::*;
 
@@ -140,6 +143,36 @@ async fn heartbeats_name_what_is_built_and_what_waits() -> Result {
     };
     use moji_proto::Phase::{Delivering, Preparing};
     assert_eq!(named, [(built, Preparing), (waiting, Delivering)]);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_server_is_told_how_full_the_disk_is() -> Result {
+    let free = Arc::new(AtomicU64::new(700));
+    let seen = Arc::clone(&free);
+    let mut driven = Driven::start(1, |config| {
+        config.free_space = FreeSpace::new(move || match seen.load(Ordering::SeqCst) {
+            0 => None,
+            free => Some(free),
+        });
+    })?;
+    for at_first in [700, 600] {
+        free.store(at_first, Ordering::SeqCst);
+        let io = driven.connection().await?;
+        let (mut server, registration) = ScriptedServer::welcome(io, &driven.secret).await?;
+        assert_eq!(registration.resources.disk, at_first, "as it is on this connection");
+        for (now, wanted) in [(500, Some(500)), (400, Some(400)), (0, None)] {
+            free.store(now, Ordering::SeqCst);
+            // The look that a heartbeat begins is told by the next one.
+            for _ in 0..2 {
+                while !matches!(server.hear().await?, ToServer::Heartbeat { .. }) {}
+                server.say(ToBuilder::HeartbeatSeen).await?;
+            }
+            let ToServer::Heartbeat { disk, .. } = server.hear().await? else { bail!("no heartbeat") };
+            server.say(ToBuilder::HeartbeatSeen).await?;
+            assert_eq!(disk, wanted);
+        }
+    }
     Ok(())
 }
 
