@@ -88,6 +88,7 @@ mod tests {
             (&[MEMINFO, group, (service, "max\n")], Some(8_192_000_000)),
             (&[MEMINFO, group, (service, "4096\n"), (slice, "8192\n")], Some(4096)),
             (&[MEMINFO, group, (service, "max\n"), (slice, "8192\n")], Some(8192)),
+            (&[MEMINFO, group, (service, "8192\n"), (slice, "4096\n")], Some(4096)),
             // A container's own group is the top one for it.
             (&[MEMINFO, group, (top, "12345\n")], Some(12_345)),
             (&[MEMINFO, group, (service, "9000000000000\n")], Some(8_192_000_000)),

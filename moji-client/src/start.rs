@@ -171,3 +171,36 @@ fn find_program(mock: PathBuf) -> anyhow::Result<OsString> {
     }
     Ok(mock.into_os_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_target_has_its_config_and_the_order_stays() {
+        let at = tempfile::tempdir().unwrap();
+        for name in ["f43", "f42", "local"] {
+            std::fs::write(at.path().join(format!("{name}.cfg")), "").unwrap();
+        }
+        let wanted = |name: Option<&str>, config: &str| WantedTarget {
+            name: name.map(|name| name.parse().unwrap()),
+            config: config.into(),
+        };
+        let folders = [at.path().to_owned()];
+        let all = vec![wanted(None, "f43"), wanted(Some("f12"), "local"), wanted(None, "f42")];
+        let (targets, configs) = find_configs(all, &folders).unwrap();
+        assert_eq!(targets.iter().map(TargetName::as_str).collect::<Vec<_>>(), ["f43", "f12", "f42"]);
+        let arguments: Vec<_> =
+            targets.iter().map(|target| configs[target].argument.to_str().unwrap()).collect();
+        assert_eq!(arguments, ["f43", "local", "f42"]);
+        let error = find_configs(vec![wanted(None, "f43"), wanted(None, "gone")], &folders).unwrap_err();
+        assert!(error.to_string().contains("\"gone\""), "{error}");
+    }
+
+    #[test]
+    fn a_host_that_no_url_can_have_is_said_at_the_start() {
+        assert!(farm_repository(false, "böse.example.org").is_err());
+        assert_eq!(farm_repository(true, "böse.example.org").unwrap(), FarmRepository::InConfigs);
+        assert_eq!(farm_repository(false, "::1").unwrap(), FarmRepository::Added { host: "::1".into() });
+    }
+}
