@@ -122,6 +122,11 @@ impl Root {
         Ok(Self { mock: mock.into(), config, uniqueext, mock_args })
     }
 
+    /// What `-r` takes.
+    pub fn config(&self) -> &OsStr {
+        &self.config
+    }
+
     /// The id of this root.
     pub fn uniqueext(&self) -> &UniqueExt {
         &self.uniqueext

@@ -84,10 +84,13 @@ pub async fn sweep(
     let mut results = Vec::new();
     for root in roots {
         let result = clear(root, env, log, limits, true).await;
-        let id = root.uniqueext();
+        // The roots of a slot have one id, whatever the target.
+        let (id, config) = (root.uniqueext(), root.config().display());
         match &result {
-            Ok(()) => info!(root = id.as_str(), "root is clean"),
-            Err(error) => warn!(root = id.as_str(), %error, log = %log.display(), "root is not clean"),
+            Ok(()) => info!(root = id.as_str(), %config, "root is clean"),
+            Err(error) => {
+                warn!(root = id.as_str(), %config, %error, log = %log.display(), "root is not clean")
+            }
         }
         results.push((id.clone(), result));
     }
