@@ -10,6 +10,7 @@ pub mod builder_id;
 pub mod catalogue;
 pub mod commit;
 pub mod crash;
+pub mod dependency;
 pub mod durable;
 pub mod farm;
 pub mod folders;

@@ -8,10 +8,12 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use moji_proto::Nvr;
 use rpm::PackageMetadata;
 
+use crate::dependency::Relations;
 use crate::rpm_file::{MAX_HEAD, RpmFile, Stop};
 
 /// A file that begins with so many zeros may be space that was allocated before it was written.
@@ -30,6 +32,8 @@ pub struct SrpmHeader {
     pub release: String,
     /// The three together: where the results will lie.
     pub nvr: Nvr,
+    /// What it needs to be built, and what it is to become.
+    pub relations: Arc<Relations>,
 }
 
 /// What the beginning of a file says.
@@ -111,7 +115,14 @@ fn describe(mut head: &[u8], size: Option<u64>) -> Head {
             };
             let (name, version, release) = (name.to_owned(), version.to_owned(), release.to_owned());
             Head::Srpm {
-                header: SrpmHeader { name, epoch: package.get_epoch().ok(), version, release, nvr },
+                header: SrpmHeader {
+                    name,
+                    epoch: package.get_epoch().ok(),
+                    version,
+                    release,
+                    nvr,
+                    relations: Arc::default(),
+                },
                 size,
             }
         }
