@@ -44,6 +44,18 @@ impl Evr {
         self.parts().2
     }
 
+    /// Any release of this version.
+    #[must_use]
+    pub fn without_release(&self) -> Self {
+        match self.release() {
+            "" => self.clone(),
+            release => {
+                let end = self.0.len() - release.len() - 1;
+                Self::new(self.0.get(..end).unwrap_or_default())
+            }
+        }
+    }
+
     /// Compares as rpm does, with a missing epoch like 0 and a missing release before all others.
     pub fn compare(&self, other: &Self) -> Ordering {
         self.compare_version(other).then_with(|| self.compare_release(other))

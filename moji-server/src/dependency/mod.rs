@@ -11,6 +11,7 @@
 //! | [`Provided`] | the packages of one repository, by what they offer |
 
 mod evr;
+mod files;
 mod parse;
 mod provided;
 mod published;
@@ -152,6 +153,7 @@ impl fmt::Display for Capability {
 pub struct Relations {
     /// The BuildRequires, without those that rpm itself provides.
     pub build_requires: Vec<Requirement>,
-    /// The packages that it is to become (since rpm 4.16), with the versions of where it was made.
+    /// The packages that it is to become, with their versions and no releases: those are the target's.
+    /// SRPMs have it since rpm 4.16.
     pub provides: Vec<Capability>,
 }
