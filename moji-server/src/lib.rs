@@ -31,6 +31,7 @@ mod quiet;
 pub mod record;
 pub mod room;
 mod rpm_file;
+mod rpm_relations;
 pub mod run;
 pub mod scheduler;
 pub mod session;
