@@ -9,6 +9,7 @@ pub mod build_key;
 pub mod builder_id;
 pub mod catalogue;
 pub mod commit;
+pub mod contents;
 pub mod crash;
 pub mod dependency;
 pub mod durable;
