@@ -12,6 +12,9 @@ use crate::verify::testing::{Made, numbers, texts};
 /// No condition takes this long unless it never comes true.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// A repository, its generation, and each package's path and stamp.
+type Listed<'a> = (Repository, u64, &'a [(&'a str, u64)]);
+
 struct Scene {
     repo: tempfile::TempDir,
     served: watch::Sender<Served>,
@@ -36,15 +39,15 @@ impl Scene {
         fs::write(path, bytes).unwrap();
     }
 
-    /// Publishes generations: repository, number, and each package's path and stamp.
-    fn serve(&self, repositories: &[(Repository, u64, &[(&str, u64)])]) {
+    /// Publishes generations.
+    fn serve(&self, repositories: &[Listed<'_>]) {
         let package = |(path, inode): &(&str, u64)| Package {
             path: (*path).to_owned(),
             size: 3,
             modified: (4, 5),
             inode: *inode,
         };
-        let generation = |(repository, number, packages): &(Repository, u64, &[(&str, u64)])| {
+        let generation = |(repository, number, packages): &Listed<'_>| {
             let listing: Arc<[Package]> = packages.iter().map(package).collect();
             let packages = listing.len();
             let (repository, number) = (repository.clone(), *number);
