@@ -123,6 +123,9 @@ fn what_decides_is_pure() {
     sources.extend(
         ["parcels", "room", "words"].map(|name| top().join(format!("moji-client/src/agent/{name}.rs"))),
     );
+    let mut dependency = files(&top().join("moji-server/src/dependency"), "rs");
+    dependency.retain(|path| !path.components().any(|part| part.as_os_str() == "tests"));
+    sources.extend(dependency);
     sources.push(top().join("moji-server/src/source/intake.rs"));
     sources.push(top().join("moji-server/src/source/lists.rs"));
     sources.push(top().join("moji-server/src/metadata/coalescer.rs"));

@@ -232,7 +232,8 @@ mod tests {
         let target = target.map(|target| target.parse().unwrap());
         let key = BuildKey { target, srpm: format!("{nvr}.src.rpm").parse().unwrap() };
         let (name, version, release) = ("a".into(), "1".into(), "1".into());
-        let header = SrpmHeader { name, epoch: None, version, release, nvr: nvr.parse().unwrap() };
+        let nvr = nvr.parse().unwrap();
+        let header = SrpmHeader { name, epoch: None, version, release, nvr, relations: Default::default() };
         Lease {
             attempt: AttemptId { boot: 9, serial },
             srpm: QueuedSrpm { key, header, size: 4, queued_at: jiff::Timestamp::UNIX_EPOCH },

@@ -29,6 +29,7 @@ impl Farm {
             version: "1".into(),
             release: "1".into(),
             nvr: "a-1-1".parse().unwrap(),
+            relations: Default::default(),
         };
         let lease = Lease {
             attempt: AttemptId { boot: 7, serial },

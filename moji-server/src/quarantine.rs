@@ -236,6 +236,7 @@ mod tests {
                 version: "1".into(),
                 release: "2".into(),
                 nvr: "a-1-2".parse().unwrap(),
+                relations: Default::default(),
             };
             let lease = Lease {
                 attempt: AttemptId { boot: 7, serial },

@@ -15,7 +15,7 @@ const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
 const INTRO: u64 = 16;
 const INDEX_ENTRY: u64 = 16;
 /// Most bytes of lead and headers that are read. The header of a kernel SRPM has 0.5 MB.
-pub(crate) const MAX_HEAD: u64 = 64 << 20;
+const MAX_HEAD: u64 = 64 << 20;
 /// rpm's own bounds: entries of a signature header (`hdrblobRead` of lib/header.c), `HEADER_TAGS_MAX`, and `HEADER_DATA_MAX` (256 MiB; nothing of that size is read).
 const SIGNATURE_ENTRIES_MAX: u32 = 32;
 const ENTRIES_MAX: u32 = 0xffff;
@@ -81,6 +81,20 @@ impl RpmFile {
         };
         Ok(Self { signature, main, size })
     }
+
+    /// The outline, and the beginning of the file up to the payload, in which both headers are sound
+    /// enough for the `rpm` crate (0.30.2); it panics on some all the same. Blocks.
+    pub(crate) fn with_head(file: &impl FileExt, length: u64) -> Result<(Self, Vec<u8>), Stop> {
+        let outline = Self::read(file, length)?;
+        if outline.main.end > MAX_HEAD {
+            return Err(outline.main.malformed(&format!("it ends at byte {}", outline.main.end)));
+        }
+        let mut head = vec![0; outline.main.end as usize];
+        file.read_exact_at(&mut head, 0)?;
+        outline.signature.check(&head)?;
+        outline.main.check(&head)?;
+        Ok((outline, head))
+    }
 }
 
 /// Where a header lies.
@@ -111,7 +125,7 @@ impl Header {
         Ok(header)
     }
 
-    pub(crate) fn malformed(&self, why: &str) -> Stop {
+    fn malformed(&self, why: &str) -> Stop {
         Stop::Malformed(format!("its RPM {} is malformed: {why}", self.what))
     }
 
@@ -139,7 +153,7 @@ impl Header {
     /// Whether every entry lies within the data, and all together are not more than the data: entries
     /// over the same bytes would make a small file take gigabytes of memory. `head` is the file's
     /// beginning up to the end of this header.
-    pub(crate) fn check(&self, head: &[u8]) -> Result<(), Stop> {
+    fn check(&self, head: &[u8]) -> Result<(), Stop> {
         let part = |from: u64, to: u64| head.get(from as usize..to as usize).ok_or(Stop::Ends);
         let (index, data) = (part(self.index, self.data)?, part(self.data, self.end)?);
         let mut total = 0_usize;

@@ -71,6 +71,7 @@ fn deliver(folders: &Folders, serial: u64) -> (Lease, Delivery) {
         version: serial.to_string(),
         release: "1".into(),
         nvr: nvr.parse().unwrap(),
+        relations: Default::default(),
     };
     let lease = Lease {
         attempt: AttemptId { boot: 77, serial },

@@ -8,14 +8,20 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use moji_proto::Nvr;
 use rpm::PackageMetadata;
 
-use crate::rpm_file::{MAX_HEAD, RpmFile, Stop};
+use crate::dependency::Relations;
+use crate::rpm_file::{RpmFile, Stop};
+use crate::rpm_relations::{provides, requires};
 
 /// A file that begins with so many zeros may be space that was allocated before it was written.
 const ZEROS: usize = 16 << 10;
+
+/// Most requirements, and most capabilities, that are read: they are hints.
+const RELATIONS_MAX: usize = 4096;
 
 /// What the header of an SRPM says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +36,8 @@ pub struct SrpmHeader {
     pub release: String,
     /// The three together: where the results will lie.
     pub nvr: Nvr,
+    /// What it needs to be built, and what it is to become.
+    pub relations: Arc<Relations>,
 }
 
 /// What the beginning of a file says.
@@ -63,19 +71,12 @@ pub(super) fn read_head(file: &impl FileExt, length: u64) -> io::Result<Head> {
 }
 
 fn try_read(file: &impl FileExt, length: u64) -> Result<Head, Stop> {
-    let RpmFile { signature, main, size } = match RpmFile::read(file, length) {
+    let (RpmFile { size, .. }, head) = match RpmFile::with_head(file, length) {
         Err(Stop::NotRpm) if begins_with_zeros(file, length)? => {
             return Ok(Head::Partial { why: "it begins with zeros only" });
         }
         rpm => rpm?,
     };
-    if main.end > MAX_HEAD {
-        return Err(Stop::Malformed(format!("its RPM header is malformed: it ends at byte {}", main.end)));
-    }
-    let mut head = vec![0; main.end as usize];
-    file.read_exact_at(&mut head, 0)?;
-    signature.check(&head)?;
-    main.check(&head)?;
     // The rpm crate: see the top of the file.
     Ok(catch_unwind(AssertUnwindSafe(|| describe(&head, size)))
         .unwrap_or_else(|_| bad("its RPM header is malformed")))
@@ -111,12 +112,28 @@ fn describe(mut head: &[u8], size: Option<u64>) -> Head {
             };
             let (name, version, release) = (name.to_owned(), version.to_owned(), release.to_owned());
             Head::Srpm {
-                header: SrpmHeader { name, epoch: package.get_epoch().ok(), version, release, nvr },
+                header: SrpmHeader {
+                    name,
+                    epoch: package.get_epoch().ok(),
+                    version,
+                    release,
+                    nvr,
+                    relations: Arc::new(relations(&package)),
+                },
                 size,
             }
         }
         _ => Head::Bad { reason: "its header lacks name, version or release".to_owned(), size },
     }
+}
+
+fn relations(package: &PackageMetadata) -> Relations {
+    let mut provides = provides(package, RELATIONS_MAX);
+    for versions in provides.iter_mut().filter_map(|capability| capability.versions.as_mut()) {
+        // The results have the target's `%dist`, so their release is not known yet.
+        versions.evr = versions.evr.without_release();
+    }
+    Relations { build_requires: requires(package, RELATIONS_MAX), provides }
 }
 
 #[cfg(test)]

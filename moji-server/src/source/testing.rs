@@ -10,6 +10,8 @@ pub(crate) struct Fake<'a> {
     pub(crate) source: bool,
     pub(crate) size: SizeTag,
     pub(crate) payload: usize,
+    /// Entries of the header beside the usual ones.
+    pub(crate) more: Vec<Entry>,
 }
 
 /// Where the package says how long it is.
@@ -27,20 +29,29 @@ pub(crate) enum SizeTag {
 
 impl Fake<'_> {
     pub(crate) fn new<'a>(name: &'a str, version: &'a str, release: &'a str) -> Fake<'a> {
-        Fake { name, epoch: None, version, release, source: true, size: SizeTag::Size, payload: 5_000 }
+        let more = vec![
+            (1047, (8, 1, format!("{name}\0").into_bytes())),
+            (1048, (4, 2, [10_u32, 1 << 24 | 10].iter().flat_map(|flags| flags.to_be_bytes()).collect())),
+            (1049, (8, 2, b"make\0rpmlib(CompressedFileNames)\0".to_vec())),
+            (1050, (8, 2, b"4.0\x003.0.4-1\0".to_vec())),
+            (1112, (4, 1, 8_u32.to_be_bytes().to_vec())),
+            (1113, (8, 1, b"1-1\0".to_vec())),
+        ];
+        let (source, size, payload) = (true, SizeTag::Size, 5_000);
+        Fake { name, epoch: None, version, release, source, size, payload, more }
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let text = |text: &str| (6, 1, [text.as_bytes(), b"\0"].concat());
-        let mut entries = vec![
+        let mut entries: Vec<Entry> = vec![
             (1000, text(self.name)),
             (1001, text(self.version)),
             (1002, text(self.release)),
             (1004, (9, 1, b"a summary\0".to_vec())),
             (1009, (4, 1, 4711_u32.to_be_bytes().to_vec())),
             (1022, text("x86_64")),
-            (1049, (8, 2, b"make\0rpmlib(CompressedFileNames)\0".to_vec())),
         ];
+        entries.extend(self.more.iter().cloned());
         if let Some(epoch) = self.epoch {
             entries.push((1003, (4, 1, epoch.to_be_bytes().to_vec())));
         }

@@ -20,7 +20,7 @@ use super::refused::quoted;
 use super::{Delivered, Reason, Refused, VerifyError};
 use crate::beneath;
 use crate::lease_record::digest_of_rest;
-use crate::rpm_file::{MAX_HEAD, RpmFile, Stop};
+use crate::rpm_file::{RpmFile, Stop};
 
 /// More files than in any package; texlive's largest has some 40,000.
 const MAX_FILES: usize = 1_000_000;
@@ -129,16 +129,9 @@ fn malformed(why: &str) -> Reason {
 
 /// The beginning of the file up to the payload, with both headers sound enough for the rpm crate.
 fn checked_head(file: &impl FileExt, length: u64) -> Result<(Vec<u8>, RpmFile), Stop> {
-    let outline = RpmFile::read(file, length)?;
-    if outline.main.end > MAX_HEAD {
-        return Err(outline.main.malformed(&format!("it ends at byte {}", outline.main.end)));
-    }
-    let mut head = vec![0; outline.main.end as usize];
-    file.read_exact_at(&mut head, 0)?;
-    for header in [&outline.signature, &outline.main] {
-        header.check(&head)?;
-        header.check_once(&head)?;
-    }
+    let (outline, head) = RpmFile::with_head(file, length)?;
+    outline.signature.check_once(&head)?;
+    outline.main.check_once(&head)?;
     Ok((head, outline))
 }
 

@@ -45,7 +45,7 @@ fn srpms(lines: &[Line]) -> Vec<(SrpmName, SrpmHeader)> {
     let header = |name: &str, version: &str, release: &str| {
         let nvr = Nvr::new(format!("{name}-{version}-{release}")).ok()?;
         let [name, version, release] = [name, version, release].map(str::to_owned);
-        Some(SrpmHeader { name, epoch: None, version, release, nvr })
+        Some(SrpmHeader { name, epoch: None, version, release, nvr, relations: Default::default() })
     };
     let mut srpms = vec![
         ("gcc-14.2-3.fc43.src.rpm".to_owned(), header("gcc", "14.2", "3.fc43")),

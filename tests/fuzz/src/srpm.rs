@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use moji_server::dependency::Relations;
 use moji_server::source::fuzzing::{Beginning, beginning};
 
 use super::message::assert_name;
@@ -29,17 +30,32 @@ pub fn check(bytes: &[u8]) {
             assert_eq!(header.nvr.as_str(), [header.name, header.version, header.release].join("-"));
             let mut parts = header.nvr.as_str().rsplitn(3, '-');
             assert!(parts.all(|part| !part.is_empty()));
+            check_relations(&header.relations);
         }
         Beginning::Bad(reason) => assert_shown(&reason, 2_000),
         Beginning::Partial => {}
     }
 }
 
+/// Hints, but bounded ones, in texts that may be shown and read again.
+fn check_relations(Relations { build_requires, provides }: &Relations) {
+    assert!(build_requires.len() <= 4_096 && provides.len() <= 4_096);
+    for requirement in build_requires {
+        assert!(!requirement.is_rpmlib());
+        assert_shown(&requirement.to_string(), 2_000);
+        assert_eq!(requirement.to_string().parse().as_ref(), Ok(requirement));
+    }
+    for capability in provides {
+        assert_shown(&capability.to_string(), 2_000);
+    }
+}
+
 fn read(bytes: &[u8]) -> Beginning {
     let file = Watched { bytes, read: Cell::new(0) };
     let length = bytes.len() as u64;
-    // An index entry is 16 bytes; what the rpm crate makes of one, some hundred.
-    let most = 32 * length + (64 << 10);
+    // An index entry is 16 bytes; what the rpm crate makes of one, some hundred. A requirement is eight at
+    // least, and takes some two hundred.
+    let most = 64 * length + (64 << 10);
     let beginning = containing_panics(|| within(most, || beginning(&file, length))).unwrap();
     let read = file.read.get();
     assert!(read <= 8 * length + 1024, "{read} bytes are read of a file of {length}");

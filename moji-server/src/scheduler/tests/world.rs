@@ -35,6 +35,7 @@ pub(super) fn srpm(key: &BuildKey, queued_at: i64) -> QueuedSrpm {
         version: "1".into(),
         release: nvr.rsplit('-').next().unwrap().into(),
         nvr: nvr.parse().unwrap(),
+        relations: Default::default(),
     };
     let queued_at = jiff::Timestamp::from_second(1_000_000 + queued_at).unwrap();
     QueuedSrpm { key: key.clone(), header, size: 100, queued_at }

@@ -11,6 +11,7 @@ fn header(name: &str, version: &str, release: &str) -> SrpmHeader {
         version: version.to_owned(),
         release: release.to_owned(),
         nvr: Nvr::new(format!("{name}-{version}-{release}")).unwrap(),
+        relations: Default::default(),
     }
 }
 

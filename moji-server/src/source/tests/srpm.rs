@@ -4,7 +4,8 @@ use std::io::Write as _;
 use proptest::prelude::*;
 
 use crate::source::srpm::{Head, head_of, read_head};
-use crate::source::testing::{Fake, SizeTag, srpm};
+use crate::source::testing::{Entry, Fake, SizeTag, srpm};
+use crate::verify::testing::{numbers, texts};
 
 fn good(bytes: &[u8]) -> (String, Option<u32>, Option<u64>) {
     match head_of(bytes) {
@@ -36,6 +37,42 @@ fn headers_and_the_size_that_they_promise() {
     }
     let bytes = Fake { size: SizeTag::None, ..Fake::new("foo", "1", "2") }.bytes();
     assert_eq!(good(&bytes).2, None);
+}
+
+fn relations(more: Vec<Entry>) -> (Vec<String>, Vec<String>) {
+    match head_of(&Fake { more, ..Fake::new("foo", "1", "2") }.bytes()) {
+        Head::Srpm { header, .. } => (
+            header.relations.build_requires.iter().map(ToString::to_string).collect(),
+            header.relations.provides.iter().map(ToString::to_string).collect(),
+        ),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_it_needs_and_what_it_becomes() {
+    let long = "x".repeat(513);
+    let names =
+        ["gcc", "zlib-devel", "rpmlib(CompressedFileNames)", "(a or b >= 2)", "/usr/bin/perl", "", &long];
+    let versions = ["", "1.2", "3.0.4-1", "", "", "", ""];
+    let (requires, provides) = relations(vec![
+        (1047, texts(&["foo", "foo-devel", "bad name", "hidden\u{202e}"])),
+        (1048, numbers(&[0, 12, 10 | 1 << 24, 0, 0, 0, 0])),
+        (1049, texts(&names)),
+        (1050, texts(&versions)),
+        (1112, numbers(&[8, 8, 8, 8])),
+        (1113, texts(&["3:1-2.fc43", "1", "1", "1"])),
+    ]);
+    assert_eq!(requires, ["gcc", "zlib-devel >= 1.2", "(a or b >= 2)", "/usr/bin/perl"]);
+    assert_eq!(provides, ["foo = 3:1", "foo-devel = 1"]);
+    // Lists that lack what belongs to them, and that are of another kind.
+    assert_eq!(relations(vec![(1049, texts(&["a", "b"]))]).0, ["a", "b"]);
+    assert_eq!(relations(vec![(1048, numbers(&[12])), (1049, texts(&["a", "b"]))]).0, ["a", "b"]);
+    assert_eq!(relations(vec![(1049, numbers(&[1])), (1050, texts(&["1"]))]).0, [""; 0]);
+    // Hints are few, or cut.
+    let many = vec!["n"; 5_000];
+    let (requires, provides) = relations(vec![(1047, texts(&many)), (1049, texts(&many))]);
+    assert_eq!((requires.len(), provides.len()), (4_096, 4_096));
 }
 
 #[test]

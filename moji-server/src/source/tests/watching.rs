@@ -155,6 +155,7 @@ fn ranks(list: &Priority, name: &str) -> Option<u32> {
         version: "1".to_owned(),
         release: "1".to_owned(),
         nvr: Nvr::new(format!("{name}-1-1")).unwrap(),
+        relations: Default::default(),
     };
     list.rank(&SrpmName::new(format!("{name}-1-1.src.rpm")).unwrap(), &header)
 }
