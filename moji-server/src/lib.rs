@@ -11,6 +11,7 @@ pub mod catalogue;
 pub mod commit;
 pub mod crash;
 pub mod durable;
+pub mod estimates;
 pub mod farm;
 pub mod folders;
 pub mod fsck;
