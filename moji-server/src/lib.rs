@@ -29,6 +29,7 @@ pub mod peer;
 pub mod quarantine;
 mod quiet;
 pub mod record;
+pub mod report;
 pub mod room;
 mod rpm_file;
 pub mod run;
