@@ -14,7 +14,6 @@ mod tests;
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::path::Path;
 
 use moji_proto::outcome;
 use serde::{Deserialize, Serialize};
@@ -59,8 +58,7 @@ pub fn excerpt(build_log: &str) -> Option<Excerpt> {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn excerpt_of(path: &Path) -> io::Result<Option<Excerpt>> {
-    let mut file = File::open(path)?;
+pub fn excerpt_of(mut file: File) -> io::Result<Option<Excerpt>> {
     let most = BYTES_MAX as u64;
     let skipped = file.metadata()?.len().saturating_sub(most);
     file.seek(SeekFrom::Start(skipped))?;

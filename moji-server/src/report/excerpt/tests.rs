@@ -1,5 +1,7 @@
 //! Logs as tools write them, and logs that nobody would write.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -196,7 +198,7 @@ fn what_rpm_says_of_the_files() {
 fn real_logs() {
     let told = |case: &str| {
         let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../moji-client/tests/mock-cases");
-        excerpt_of(&cases.join(case).join("build.log"))
+        excerpt_of(File::open(cases.join(case).join("build.log")).unwrap())
             .unwrap()
             .map(|found| found.lines[found.telling].clone())
     };
@@ -245,7 +247,8 @@ fn only_the_end_of_a_huge_log_is_read() {
     let long = "ä".repeat(3000);
     let log = format!("a.c:1: error: far away\n{}b.c:2: error: {long}\n", "x\n".repeat(3 << 20));
     std::fs::write(&path, &log).unwrap();
-    let (of_text, of_file) = (excerpt(&log).unwrap(), excerpt_of(&path).unwrap().unwrap());
+    let (of_text, of_file) =
+        (excerpt(&log).unwrap(), excerpt_of(File::open(&path).unwrap()).unwrap().unwrap());
     assert_eq!((of_text.line_number, of_file.line_number), (Some(2 + (3 << 20)), None));
     assert_eq!(of_text.lines, of_file.lines);
     let line = &of_file.lines[of_file.telling];
