@@ -36,7 +36,9 @@ pub(super) enum Message {
 }
 
 /// What somebody wants to know of the store. Dropped without an answer when it cannot be asked.
-pub(super) struct Question(Box<dyn FnOnce(&dyn Store) + Send>);
+pub(super) struct Question(Ask);
+
+type Ask = Box<dyn FnOnce(&dyn Store) + Send>;
 
 impl Question {
     pub(super) fn new(ask: impl FnOnce(&dyn Store) + Send + 'static) -> Self {

@@ -1,7 +1,7 @@
 //! What became of the queue: what was built, what was not and why, what waits and for whom.
 //!
 //! Plain data with three forms: text for a terminal or a journal, JSON (the data as they are here) and one
-//! HTML page. [`write`] puts all three into REPO.
+//! HTML page. [`write()`] puts all three into REPO.
 //!
 //! Who fills it says what is true: it deliberately does not know the scheduler or the history's database,
 //! decides nothing, and believes none of its texts to be harmless.

@@ -48,7 +48,7 @@ fn a_build_is_parked_until_something_comes_of_it() {
         (gone, "withdrawn - -"),
     ] {
         let mut store = told(&begin);
-        store.apply(&[next.clone()]).unwrap();
+        store.apply(std::slice::from_ref(&next)).unwrap();
         assert_eq!(states(&store), [state], "{next:?}");
         assert!(store.parked().unwrap().is_empty(), "{next:?}");
     }
