@@ -129,6 +129,10 @@ fn what_decides_is_pure() {
     sources.push(top().join("moji-server/src/source/intake.rs"));
     sources.push(top().join("moji-server/src/source/lists.rs"));
     sources.push(top().join("moji-server/src/metadata/coalescer.rs"));
+    let estimates = ["mod", "class", "eta", "window"];
+    sources.extend(estimates.map(|name| top().join(format!("moji-server/src/estimates/{name}.rs"))));
+    let report = ["excerpt/rules", "html", "providers", "text", "words"];
+    sources.extend(report.map(|name| top().join(format!("moji-server/src/report/{name}.rs"))));
     assert_pure(
         &sources,
         &["tokio", "std::fs", "std::net", "std::thread", "Instant", "SystemTime", "HashMap", "HashSet"],

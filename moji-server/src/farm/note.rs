@@ -94,7 +94,9 @@ fn leased(lease: &Lease, at: Timestamp) -> Leased {
         srpm: (&lease.srpm).into(),
         attempt: lease.attempt,
         builder: lease.builder.clone(),
+        class: None,
         target: lease.target.clone(),
+        generation: None,
         at,
     }
 }

@@ -23,7 +23,7 @@ pub use difference::{Area, Difference, Discardable, Repair, Spot};
 pub use repair::repair;
 
 use crate::folders::Folders;
-use crate::history::{BuildState, Entry, FileState, Inspected, When, inspect};
+use crate::history::{Entry, FileState, Inspected, When, inspect};
 use crate::metadata::{self, MetadataConfig};
 
 /// How to look.
@@ -135,14 +135,15 @@ fn history(folders: &Folders, inspected: Inspected, found: &mut Vec<Difference>)
             Entry::Settled(settled) => Some(Difference::OpenInHistory { path, key: settled.key }),
             Entry::Withdrawn { key, .. } => Some(Difference::OpenInHistory { path, key }),
             Entry::AttemptEnded(end) => {
-                let key = known
-                    .attempts
-                    .get(&end.attempt)
-                    .filter(|attempt| matches!(attempt.build, BuildState::Queued | BuildState::Running));
+                let key = known.attempts.get(&end.attempt).filter(|attempt| attempt.build.is_open());
                 let key = key.map(|attempt| attempt.key.clone())?;
                 Some(Difference::RunningInHistory { path, key, attempt: end.attempt })
             }
-            Entry::Queued(_) | Entry::Leased(_) | Entry::Readopted(_) => None,
+            Entry::Queued(_)
+            | Entry::Leased(_)
+            | Entry::Readopted(_)
+            | Entry::Parked(_)
+            | Entry::Provided { .. } => None,
         }
     }));
 }

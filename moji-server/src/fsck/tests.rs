@@ -467,7 +467,9 @@ fn a_history_that_knows_less_or_something_else() {
             srpm: Srpm { key: key(name), nvr: None, size: 1, queued_at: at },
             attempt: id(serial),
             builder: "board".parse().unwrap(),
+            class: None,
             target: "f43".parse().unwrap(),
+            generation: None,
             at,
         })
     };

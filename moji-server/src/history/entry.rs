@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use moji_proto::{AttemptId, Nvr, Outcome, Sha256, TargetName};
 
+use crate::estimates::BuilderClass;
 use crate::record::BuildRecord;
 use crate::source::QueuedSrpm;
 use crate::{BuildKey, BuilderId};
@@ -41,8 +42,12 @@ pub struct Leased {
     pub attempt: AttemptId,
     /// Who builds it.
     pub builder: BuilderId,
+    /// On what kind of machine, if the builder said so.
+    pub class: Option<BuilderClass>,
     /// For what.
     pub target: TargetName,
+    /// Which generation of the repository the builder was told, if it was told one.
+    pub generation: Option<u64>,
     /// Since when.
     pub at: Timestamp,
 }
@@ -110,6 +115,20 @@ impl Verdict {
     }
 }
 
+/// A build that waits for what it misses. What comes next of it ([`Entry::Queued`], [`Entry::Leased`],
+/// [`Entry::Settled`], [`Entry::Withdrawn`]) ends that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parked {
+    /// Which SRPM, for which target. Nothing happens unless its build is open.
+    pub key: BuildKey,
+    /// Since when.
+    pub at: Timestamp,
+    /// The requirements that nothing provides.
+    pub missing: Vec<String>,
+    /// The attempt that showed it.
+    pub attempt: AttemptId,
+}
+
 /// A build that is settled, with all that its record tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
@@ -140,6 +159,17 @@ pub enum Entry {
     Readopted(Leased),
     /// An attempt has ended, and its build goes on.
     AttemptEnded(AttemptEnd),
+    /// A build waits for requirements that nothing provides. Told after the end of its attempt.
+    Parked(Parked),
+    /// What the last good build of a package provides: all of it, in place of what was told before.
+    Provided {
+        /// The target whose repository it is in; `None`: the main one.
+        target: Option<TargetName>,
+        /// The SRPM's name.
+        package: String,
+        /// In RPM's notation.
+        capabilities: Vec<String>,
+    },
     /// A build is settled.
     Settled(Settled),
     /// A person took the SRPM away.
@@ -161,10 +191,22 @@ pub enum Entry {
 pub enum BuildState {
     /// In SOURCE.
     Queued,
+    /// In SOURCE, until something provides what an attempt missed.
+    Parked,
     /// A builder has it.
     Running,
     /// Settled so.
     Settled(Verdict),
     /// Taken out before it was settled.
     Withdrawn,
+}
+
+impl BuildState {
+    /// Whether it is not settled.
+    pub fn is_open(self) -> bool {
+        match self {
+            Self::Queued | Self::Parked | Self::Running => true,
+            Self::Settled(_) | Self::Withdrawn => false,
+        }
+    }
 }

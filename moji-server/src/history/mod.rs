@@ -14,6 +14,7 @@
 //! It deliberately does not decide anything about builds: nobody asks it where an SRPM is. At the start
 //! it says what the farm must not have forgotten: what went wrong, and which attempts may turn up again.
 
+mod answers;
 mod entry;
 mod inspect;
 mod reconcile;
@@ -24,6 +25,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 mod words;
+mod write;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -35,23 +37,28 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
 
-pub use entry::{AttemptEnd, BuildState, Ending, Entry, Leased, Settled, Srpm, Verdict};
+pub use entry::{AttemptEnd, BuildState, Ending, Entry, Leased, Parked, Settled, Srpm, Verdict};
 pub(crate) use inspect::{FileState, Inspected, inspect, rebuild};
 pub(crate) use reconcile::When;
-pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, Stamp, Stamps, Store, StoreError};
+pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, ParkedBuild, Parks, Products};
+pub use store::{SettledBuild, Stamp, Stamps, Store, StoreError};
 pub(crate) use survey::{FAILED, Found, HELD, Place, Seen, Srpms, Survey};
 pub(crate) use survey::{entries, further_attempt, is_repository, recorded, result_folders};
 
 use crate::BuildKey;
+use crate::estimates::Sample;
 use crate::farm::{EVIDENCE, Given};
 use crate::folders::Folders;
 use crate::scheduler::Try;
 use reconcile::{Reconciled, reconcile};
 use sqlite::Sqlite;
-use writer::{Message, Writer};
+use writer::{Message, Question, Writer};
 
 /// What may wait for the writer: some minutes of a busy farm.
 const WAITING_MAX: usize = 4096;
+
+/// How many attempts a start reads to know how long builds take: five of each of many packages.
+const DURATIONS_MAX: usize = 100_000;
 
 /// The file.
 pub(crate) fn path(folders: &Folders) -> PathBuf {
@@ -63,7 +70,20 @@ pub(crate) fn path(folders: &Folders) -> PathBuf {
 pub struct History {
     recorder: Recorder,
     writer: JoinHandle<()>,
-    unanswered: Vec<Given>,
+    remembered: Remembered,
+}
+
+/// What a server must know of those before it, beside what went wrong.
+#[derive(Debug, Default)]
+pub struct Remembered {
+    /// The attempts that may turn up again, the oldest first.
+    pub unanswered: Vec<Given>,
+    /// The builds that wait for what they miss.
+    pub parked: Parks,
+    /// How long builds took, oldest first.
+    pub durations: Vec<Sample>,
+    /// What the last good build of each package provides.
+    pub products: Products,
 }
 
 /// Tells the history what happened. Cheap to clone.
@@ -77,7 +97,7 @@ pub struct Recorder {
 pub type OpenTries = BTreeMap<BuildKey, Vec<Try>>;
 
 /// An open store, and what it says at the start.
-type Begun = (Box<dyn Store>, OpenTries, Vec<Given>);
+type Begun = (Box<dyn Store>, OpenTries, Remembered);
 
 impl History {
     /// Opens the history of folders that were prepared, makes it agree with them, and says what the
@@ -98,15 +118,15 @@ impl History {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(folders: &Folders, mut backend: Box<dyn Backend>) -> anyhow::Result<(Self, OpenTries)> {
-        let (store, tries, unanswered) = match begin(folders, backend.as_mut()) {
-            Ok((store, tries, unanswered)) => (Some(store), tries, unanswered),
+        let (store, tries, remembered) = match begin(folders, backend.as_mut()) {
+            Ok((store, tries, remembered)) => (Some(store), tries, remembered),
             Err(error) => match error.downcast_ref() {
                 Some(StoreError::Newer(why)) => {
                     return Err(anyhow!("{}: {why}", path(folders).display()));
                 }
                 _ => {
                     tracing::warn!("builds go on without the history until it can be used: {error:#}");
-                    (None, OpenTries::new(), Vec::new())
+                    (None, OpenTries::new(), Remembered::default())
                 }
             },
         };
@@ -117,12 +137,17 @@ impl History {
             .name("history".to_owned())
             .spawn(move || writer.run(&inbox))
             .context("cannot start the history's thread")?;
-        Ok((Self { recorder: Recorder { to_writer, missed }, writer, unanswered }, tries))
+        Ok((Self { recorder: Recorder { to_writer, missed }, writer, remembered }, tries))
     }
 
     /// The attempts of servers before this one that may turn up again, the oldest first. Only once.
     pub fn take_unanswered(&mut self) -> Vec<Given> {
-        std::mem::take(&mut self.unanswered)
+        std::mem::take(&mut self.remembered.unanswered)
+    }
+
+    /// All that the servers before this one left for it to know. Only once.
+    pub fn take_remembered(&mut self) -> Remembered {
+        std::mem::take(&mut self.remembered)
     }
 
     /// For those who tell what happens.
@@ -166,6 +191,21 @@ impl Recorder {
             Err(TrySendError::Disconnected(_)) => {}
         }
     }
+
+    /// Asks for something when all that was told before is written. `None` when that cannot be written or
+    /// read now; the log says why. Blocks.
+    pub fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = sync_channel(1);
+        let question = Question::new(move |store| match question(store) {
+            Ok(found) => drop(answer.send(found)),
+            Err(error) => tracing::warn!("the history cannot be read: {error}"),
+        });
+        self.to_writer.send(Message::Ask(question)).ok()?;
+        answered.recv().ok()
+    }
 }
 
 /// Opens the store, compares it with the folders, and says what was found. One that turns out to be
@@ -176,8 +216,13 @@ fn begin(folders: &Folders, backend: &mut dyn Backend) -> anyhow::Result<Begun> 
         let done = reconcile(folders, store.as_mut(), When::Quiet)?;
         tell(&opened, done);
         let tries = store.open_tries()?;
-        let unanswered = store.unanswered(EVIDENCE)?;
-        Ok((store, tries, unanswered))
+        let remembered = Remembered {
+            unanswered: store.unanswered(EVIDENCE)?,
+            parked: store.parked()?,
+            durations: store.durations(DURATIONS_MAX)?,
+            products: store.products()?,
+        };
+        Ok((store, tries, remembered))
     };
     match attempt(None) {
         Err(error) => match error.downcast_ref() {

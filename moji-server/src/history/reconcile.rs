@@ -143,10 +143,10 @@ fn deciding<'a>(survey: &'a Survey, known: &Known, open: &OpenBuild, key: &Build
     let may_be_its = |found: &&Found| match &found.record.attempt {
         _ if found.key != *key => false,
         None => true,
-        Some(attempt) => known.attempts.get(&attempt.id).is_none_or(|known| {
-            open.running.contains(&attempt.id)
-                || matches!(known.build, BuildState::Queued | BuildState::Running)
-        }),
+        Some(attempt) => known
+            .attempts
+            .get(&attempt.id)
+            .is_none_or(|known| open.running.contains(&attempt.id) || known.build.is_open()),
     };
     let mut beside = survey.records.iter().filter(|found| matches!(found.place, Place::Held | Place::Failed));
     let results = survey.records.iter().filter(|found| !matches!(found.place, Place::Held | Place::Failed));

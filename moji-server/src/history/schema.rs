@@ -19,7 +19,7 @@ pub(super) const APPLICATION_ID: i32 = 0x6d6f_6a69;
 
 /// Each makes the next version of the schema from the one before; the first makes version 1. What
 /// was released is never changed: a change is one more.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// What every version has.
 const TABLES: [&str; 4] = ["builds", "attempts", "artifacts", "stamps"];
@@ -149,13 +149,24 @@ fn column(connection: &Connection, sql: &str) -> Result<Vec<String>, StoreError>
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Applies the migrations that the file has not seen, each in a transaction of its own.
+/// Applies the migrations that the file has not seen, each in a transaction of its own. Foreign keys are
+/// not enforced afterwards: whoever writes turns that on.
 pub(super) fn migrate(connection: &mut Connection, migrations: &[&str]) -> Result<(), StoreError> {
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let begin = usize::try_from(version).unwrap_or(0);
+    // A table that is made anew is dropped first, which must not take what refers to it along. That
+    // cannot be changed within a transaction.
+    connection.pragma_update(None, "foreign_keys", false)?;
     for (at, migration) in migrations.iter().enumerate().skip(begin) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration)?;
+        let orphans = transaction.prepare("PRAGMA foreign_key_check")?.query([])?.next()?.is_some();
+        if orphans {
+            return Err(StoreError::Broken(format!(
+                "version {} would leave rows that belong to nothing",
+                at + 1
+            )));
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", (at + 1) as i64)?;
         transaction.commit()?;

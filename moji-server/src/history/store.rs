@@ -3,13 +3,16 @@
 //! It deliberately knows no SQL and no folders.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use moji_proto::{AttemptId, Nvr};
+use jiff::Timestamp;
+use moji_proto::{AttemptId, FailureKind, Nvr, TargetName};
 
-use super::entry::{BuildState, Entry};
-use crate::BuildKey;
+use super::entry::{BuildState, Entry, Verdict};
+use crate::estimates::Sample;
 use crate::farm::Given;
 use crate::scheduler::Try;
+use crate::{BuildKey, BuilderId};
 
 /// A database that is open. All of it blocks.
 pub trait Store: Send {
@@ -37,6 +40,30 @@ pub trait Store: Send {
     /// # Errors
     /// See [`StoreError`].
     fn unanswered(&self, most: usize) -> Result<Vec<Given>, StoreError>;
+
+    /// The builds that wait for what they miss.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn parked(&self) -> Result<Parks, StoreError>;
+
+    /// The newest so many attempts that succeeded, oldest first.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn durations(&self, most: usize) -> Result<Vec<Sample>, StoreError>;
+
+    /// What was settled at that time or later, oldest first, and no more than the newest so many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn settled_since(&self, since: Timestamp, most: usize) -> Result<Vec<SettledBuild>, StoreError>;
+
+    /// What the last good build of each package provides.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn products(&self) -> Result<Products, StoreError>;
 
     /// What was read in the folders, and how it looked then.
     ///
@@ -131,4 +158,50 @@ pub struct KnownAttempt {
     pub has_outcome: bool,
     /// Where its build stands.
     pub build: BuildState,
+}
+
+/// A build that waits for what it misses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParkedBuild {
+    /// Since when.
+    pub since: Timestamp,
+    /// The requirements that nothing provided then.
+    pub missing: Vec<String>,
+    /// How many attempts at it have ended for missing requirements.
+    pub tries: u32,
+}
+
+/// The builds that wait for what they miss.
+pub type Parks = BTreeMap<BuildKey, ParkedBuild>;
+
+/// By repository (`None`: the main one) and package: its capabilities, sorted.
+pub type Products = BTreeMap<(Option<TargetName>, String), Vec<String>>;
+
+/// How a build ended, for a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettledBuild {
+    /// Which SRPM, for which target.
+    pub key: BuildKey,
+    /// The SRPM's NVR, if it could be read.
+    pub nvr: Option<Nvr>,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// Whose fault it was.
+    pub failure: Option<FailureKind>,
+    /// What went wrong, in a line.
+    pub reason: Option<String>,
+    /// The requirements that its last attempt missed.
+    pub missing: Vec<String>,
+    /// How many attempts there were.
+    pub attempts: u32,
+    /// Since when it had waited.
+    pub queued_at: Timestamp,
+    /// When it ended.
+    pub settled_at: Timestamp,
+    /// How long the attempt that ended it took.
+    pub took: Option<Duration>,
+    /// How long all attempts took together.
+    pub busy: Duration,
+    /// Who made the attempt that ended it.
+    pub builder: Option<BuilderId>,
 }

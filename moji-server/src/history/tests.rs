@@ -1,5 +1,6 @@
 //! The history over real folders and real files.
 
+mod answers;
 mod broken;
 mod folders;
 mod stories;
@@ -18,6 +19,7 @@ use super::schema;
 use super::sqlite::SqliteStore;
 use super::store::Store as _;
 use crate::BuildKey;
+use crate::estimates::BuilderClass;
 use crate::folders::testing::TempFolders;
 use crate::record::{AttemptRecord, BuildRecord, FORMAT};
 
@@ -51,9 +53,16 @@ fn leased(name: &str, serial: u64, seconds: i64) -> Leased {
         srpm: srpm(name, seconds - 1),
         attempt: id(serial),
         builder: format!("board-{serial}").parse().unwrap(),
+        class: Some(BuilderClass::new("aarch64", serial as u32)),
         target: "f43-arm".parse().unwrap(),
+        generation: Some(1000 + serial),
         at: at(seconds),
     }
+}
+
+fn parked(name: &str, serial: u64, seconds: i64) -> Entry {
+    let missing = vec![format!("lib{serial} >= 2"), "pkgconfig(x)".to_owned()];
+    Entry::Parked(Parked { key: key(name), at: at(seconds), missing, attempt: id(serial) })
 }
 
 fn failed(kind: FailureKind) -> Outcome {
@@ -118,9 +127,9 @@ fn rows(connection: &Connection, sql: &str) -> Vec<String> {
 /// Everything, in an order and with names that do not depend on the order of writing.
 fn content(connection: &Connection) -> Vec<String> {
     let builds = "SELECT ifnull(target, ''), srpm, ifnull(nvr, ''), srpm_sha256, size, queued_at, state, \
-                  settled_at, reason, failure, settled_by FROM builds ORDER BY 2, 1, 6, 8, 11";
+                  settled_at, reason, failure, settled_by, parked_at, missing FROM builds ORDER BY 2, 1, 6, 8, 11";
     let attempts = "SELECT a.id, b.srpm, b.settled_by, a.builder, a.target, leased_at, ended_at, ending, \
-                    outcome, a.failure, a.reason, exit_code, missing, a.srpm_sha256, logs, bytes \
+                    outcome, a.failure, a.reason, exit_code, a.missing, a.srpm_sha256, logs, bytes \
                     FROM attempts a JOIN builds b ON b.id = a.build ORDER BY 1";
     let artifacts = "SELECT * FROM artifacts ORDER BY 1, 2";
     [builds, attempts, artifacts].into_iter().flat_map(|sql| rows(connection, sql)).collect()

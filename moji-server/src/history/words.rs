@@ -20,6 +20,7 @@ pub(super) trait Word: Copy + PartialEq + 'static {
 impl Word for BuildState {
     const ALL: &'static [Self] = &[
         Self::Queued,
+        Self::Parked,
         Self::Running,
         Self::Settled(Verdict::Succeeded),
         Self::Settled(Verdict::Failed),
@@ -30,6 +31,7 @@ impl Word for BuildState {
     fn word(self) -> &'static str {
         match self {
             Self::Queued => "queued",
+            Self::Parked => "parked",
             Self::Running => "running",
             Self::Settled(Verdict::Succeeded) => "succeeded",
             Self::Settled(Verdict::Failed) => "failed",
@@ -94,6 +96,11 @@ pub(super) fn micros(time: Timestamp) -> i64 {
 /// A size as SQLite's signed integer.
 pub(super) fn bytes(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+/// The other way, for a column that holds one.
+pub(super) fn time(micros: i64) -> Timestamp {
+    Timestamp::from_microsecond(micros).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 /// Reads the columns of a row as moji's types.

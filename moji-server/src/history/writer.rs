@@ -4,6 +4,7 @@
 //! again. When it works again, what was lost is made up for from the folders.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
@@ -26,10 +27,29 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) enum Message {
     /// Something happened.
     Entry(Box<Entry>),
+    /// Answer from the store when all that came before is written.
+    Ask(Question),
     /// Answer when all that came before was tried: whether it is written.
     Flush(SyncSender<bool>),
     /// Write and end.
     Close,
+}
+
+/// What somebody wants to know of the store. Dropped without an answer when it cannot be asked.
+pub(super) struct Question(Ask);
+
+type Ask = Box<dyn FnOnce(&dyn Store) + Send>;
+
+impl Question {
+    pub(super) fn new(ask: impl FnOnce(&dyn Store) + Send + 'static) -> Self {
+        Self(Box::new(ask))
+    }
+}
+
+impl fmt::Debug for Question {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Question")
+    }
 }
 
 /// The writer.
@@ -78,18 +98,23 @@ impl Writer {
                     None
                 }
             };
-            let mut flushes = Vec::new();
+            let (mut flushes, mut questions) = (Vec::new(), Vec::new());
             for message in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok())).take(BATCH) {
                 match message {
                     Message::Entry(_) if self.waiting.len() >= KEPT_MAX => self.lost += 1,
                     Message::Entry(entry) => self.waiting.push_back(*entry),
                     Message::Flush(answer) => flushes.push(answer),
+                    Message::Ask(question) => questions.push(question),
                     Message::Close => open = false,
                 }
             }
             self.write();
             for answer in flushes {
                 let _ = answer.send(!self.is_behind());
+            }
+            let store = self.store.as_deref().filter(|_| !self.is_behind());
+            for Question(ask) in questions {
+                store.map(ask);
             }
         }
         if self.is_behind() {

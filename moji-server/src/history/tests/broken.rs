@@ -139,12 +139,46 @@ fn version_1_becomes_the_newest() {
     let sql = "INSERT INTO builds (srpm, queued_at, state, settled_at, settled_by) \
                VALUES ('a-1-1.src.rpm', 5, 'succeeded', 6, 'fedcba9876543210-1'); \
                INSERT INTO attempts (id, build, builder, target, leased_at, ended_at, ending, outcome) \
-               VALUES ('fedcba9876543210-1', 1, 'board', 'f43', 5, 6, 'delivered', 'succeeded')";
+               VALUES ('fedcba9876543210-1', 1, 'board', 'f43', 5, 6, 'delivered', 'succeeded'); \
+               INSERT INTO artifacts VALUES ('fedcba9876543210-1', 'build.log', 7, 'x'); \
+               INSERT INTO builds (id, srpm, queued_at, state) VALUES (70, 'b-1-1.src.rpm', 8, 'running'); \
+               INSERT INTO attempts (id, build, builder, target, leased_at) \
+               VALUES ('fedcba9876543210-2', 70, 'board', 'f43', 9)";
+    connection.pragma_update(None, "foreign_keys", true).unwrap();
     connection.execute_batch(sql).unwrap();
     drop(connection);
+    farm.put(farm.folders.source.join(key("b").path()), b"srpm");
     open(&farm);
-    assert_eq!((builds(&farm), broken_files(&farm).len()), (1, 0));
+    assert_eq!((builds(&farm), broken_files(&farm).len()), (2, 0));
+    let sql = "SELECT b.id, srpm, state, a.id, ending, artifacts.name FROM builds b JOIN attempts a ON a.build = b.id \
+               LEFT JOIN artifacts ON attempt = a.id ORDER BY 1";
+    assert_eq!(
+        rows(&farm.connection(), sql),
+        [
+            "1 a-1-1.src.rpm succeeded fedcba9876543210-1 delivered build.log",
+            "70 b-1-1.src.rpm queued fedcba9876543210-2 interrupted -",
+        ]
+    );
+    assert_eq!(schema::integrity(&farm.connection()).unwrap(), [""; 0]);
     assert_eq!(rows(&farm.connection(), "PRAGMA user_version"), [schema::MIGRATIONS.len().to_string()]);
+}
+
+/// A migration that makes a table anew must not take what refers to it along, nor leave it without.
+#[test]
+fn a_migration_leaves_no_orphans() {
+    let tables = "CREATE TABLE one (a INTEGER PRIMARY KEY); \
+                  CREATE TABLE two (b INTEGER REFERENCES one ON DELETE CASCADE); \
+                  INSERT INTO one VALUES (7); INSERT INTO two VALUES (7)";
+    let anew = "CREATE TABLE other (a INTEGER PRIMARY KEY); INSERT INTO other SELECT * FROM one; \
+                DROP TABLE one; ALTER TABLE other RENAME TO one";
+    let mut connection = Connection::open_in_memory().unwrap();
+    schema::migrate(&mut connection, &[tables]).unwrap();
+    connection.pragma_update(None, "foreign_keys", true).unwrap();
+    let error = schema::migrate(&mut connection, &[tables, "DELETE FROM one"]).unwrap_err();
+    assert!(matches!(error, StoreError::Broken(_)), "{error:?}");
+    connection.pragma_update(None, "foreign_keys", true).unwrap();
+    schema::migrate(&mut connection, &[tables, anew]).unwrap();
+    assert_eq!(rows(&connection, "SELECT a, b FROM one JOIN two ON a = b"), ["7 7"]);
 }
 
 #[test]

@@ -130,6 +130,34 @@ fn an_old_result_does_not_settle_a_build_that_waits() {
     assert!(states(&farm)[1].contains("withdrawn"), "{:?}", states(&farm));
 }
 
+/// Parked builds are open builds: their SRPMs say what became of them, and what they miss survives.
+#[test]
+fn parked_builds_follow_their_srpms() {
+    let farm = Farm::new();
+    for (name, serial) in ["waits", "working", "done", "nowhere"].into_iter().zip(1..) {
+        tell(&farm, &[Entry::Leased(leased(name, serial, 100)), parked(name, serial, 110)]);
+    }
+    assert!(states(&farm).iter().all(|state| state.contains(" parked ")), "{:?}", states(&farm));
+    farm.put(farm.folders.source.join(key("waits").path()), b"srpm");
+    farm.put(farm.folders.working.join(key("working").path()), b"srpm");
+    farm.finish("done", 3, 1000, Outcome::Succeeded);
+    let (mut history, _) = History::open(&farm.folders).unwrap();
+    let parks = history.take_remembered().parked;
+    assert_eq!(parks.keys().collect::<Vec<_>>(), [&key("waits"), &key("working")]);
+    assert_eq!(parks[&key("waits")].missing, ["lib1 >= 2", "pkgconfig(x)"]);
+    history.close();
+    assert_eq!(
+        states(&farm),
+        [
+            "waits-1-1.src.rpm parked ",
+            "working-1-1.src.rpm parked ",
+            "done-1-1.src.rpm succeeded ",
+            "nowhere-1-1.src.rpm withdrawn its SRPM is in none of the folders",
+        ]
+    );
+    assert_eq!(reconciled(&farm), Reconciled::default());
+}
+
 #[test]
 fn tries_survive_a_restart() {
     let farm = Farm::new();

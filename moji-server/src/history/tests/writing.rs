@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::*;
+use crate::estimates::Sample;
 use crate::history::sqlite::Sqlite;
-use crate::history::store::{Backend, Known, Opened, Stamps, Store, StoreError};
+use crate::history::store::{
+    Backend, Known, Opened, Parks, Products, SettledBuild, Stamps, Store, StoreError,
+};
 use crate::history::{History, OpenTries};
 
 /// What a test does to the stores of a backend.
@@ -58,6 +61,22 @@ impl Store for MoodyStore {
 
     fn open_tries(&self) -> Result<OpenTries, StoreError> {
         self.1.open_tries()
+    }
+
+    fn parked(&self) -> Result<Parks, StoreError> {
+        self.1.parked()
+    }
+
+    fn durations(&self, most: usize) -> Result<Vec<Sample>, StoreError> {
+        self.1.durations(most)
+    }
+
+    fn settled_since(&self, since: Timestamp, most: usize) -> Result<Vec<SettledBuild>, StoreError> {
+        self.1.settled_since(since, most)
+    }
+
+    fn products(&self) -> Result<Products, StoreError> {
+        self.1.products()
     }
 
     fn stamps(&self) -> Result<Stamps, StoreError> {
@@ -187,4 +206,25 @@ fn a_refused_entry_is_left_out() {
     assert!(history.flush());
     assert_eq!(builds(&farm), ["a-1-1.src.rpm queued", "c-1-1.src.rpm queued"]);
     history.close();
+}
+
+/// The answer comes from what was told before the question; and there is none while that cannot be written.
+#[test]
+fn a_question_is_answered_after_what_was_told_before() {
+    let farm = Farm::new();
+    let switches = Arc::<Switches>::default();
+    let history = open(&farm, &switches);
+    let ask = || history.recorder().ask(|store| store.settled_since(at(0), 10)).map(|found| found.len());
+    history.record(Entry::Settled(settled("a", 1, 100, Outcome::Succeeded)));
+    assert_eq!(ask(), Some(1));
+    switches.full.store(true, Ordering::SeqCst);
+    history.record(Entry::Settled(settled("b", 2, 100, Outcome::Succeeded)));
+    assert_eq!(ask(), None);
+    switches.full.store(false, Ordering::SeqCst);
+    assert_eq!(ask(), Some(2));
+    let refused = history.recorder().ask::<()>(|_| Err(StoreError::Unavailable("not now".into())));
+    assert_eq!(refused, None);
+    let recorder = history.recorder();
+    history.close();
+    assert_eq!(recorder.ask(|store| store.products()), None);
 }
