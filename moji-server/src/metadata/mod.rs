@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch as state};
@@ -38,6 +39,7 @@ pub use createrepo::{MissingProgram, check_program};
 pub(crate) use inspect::digest;
 pub use inspect::{Disagreement, inspect, make_anew};
 pub use keeper::Metadata;
+pub use packages::Package;
 pub use publish::Step;
 pub(crate) use publish::UNFINISHED;
 
@@ -117,6 +119,11 @@ pub struct Generation {
     pub number: u64,
     /// How many packages it lists.
     pub packages: usize,
+    /// The packages that it lists, by path, in order.
+    pub listing: Arc<[Package]>,
+    /// Whether it can be had at an address of its own, where it does not change: `generations/<number>`
+    /// in the repository.
+    pub fixed: bool,
 }
 
 /// What is served, by repository.

@@ -28,15 +28,15 @@ const SETTLED: Duration = Duration::from_secs(10);
 
 /// An RPM and what is cheap to know of it: a change in any of it means that it must be read again.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub(super) struct Package {
+pub struct Package {
     /// Relative to the repository's folder, with `/`.
-    pub(super) path: String,
+    pub path: String,
     /// Bytes.
-    pub(super) size: u64,
+    pub size: u64,
     /// Modification time: seconds and nanoseconds since 1970.
-    pub(super) modified: (i64, i64),
+    pub modified: (i64, i64),
     /// Tells files apart that were moved over each other.
-    pub(super) inode: u64,
+    pub inode: u64,
 }
 
 impl Package {

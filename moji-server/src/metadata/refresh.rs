@@ -179,11 +179,7 @@ impl Run {
         let edition =
             ledger.published.as_ref().filter(|edition| Some(edition.repomd) == follows && served.is_some());
         if let Some(edition) = edition.filter(|edition| trusted && edition.packages == packages) {
-            return Ok(Looked::Same(Generation {
-                repository: self.repository.clone(),
-                number: edition.number,
-                packages: edition.packages.len(),
-            }));
+            return Ok(Looked::Same(generation(self.repository.clone(), edition.number, &edition.packages)));
         }
         let revision = publish::served_revision(folder).context("failed to read repomd.xml")?;
         let last = ledger.published.as_ref().map(|edition| edition.number).max(revision).unwrap_or(0);
@@ -298,7 +294,7 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
     }
     refused.extend(still);
     refused.sort();
-    let count = packages.len();
+    let generation = generation(repository, number, &packages);
     let edition = Edition {
         number,
         repomd: Sha256::of(b""),
@@ -320,8 +316,12 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
     })?;
     // What is left of it is removed before the next run too.
     let _ = clear(&places.staging);
-    info!("{repository}: generation {number} is published, {count} packages");
-    Ok(Generation { repository, number, packages: count })
+    info!("{}: generation {number} is published, {} packages", generation.repository, generation.packages);
+    Ok(generation)
+}
+
+fn generation(repository: Repository, number: u64, listing: &[Package]) -> Generation {
+    Generation { repository, number, packages: listing.len(), listing: listing.into(), fixed: false }
 }
 
 /// Parts the packages into those that the staged metadata list and those that `createrepo_c` could
