@@ -16,6 +16,7 @@ use super::priority::{self, Priority};
 use super::srpm::{self, Head};
 use crate::BuildKey;
 use crate::beneath::Folder;
+use crate::metadata::{GENERATIONS, REPODATA};
 
 /// The name of the list of what to build first.
 pub(super) const PRIORITY: &str = "priority.txt";
@@ -86,7 +87,7 @@ impl Spot {
         let Some(first) = names.next() else { return Some(Self::Root) };
         let (target, name) = match (names.next(), names.next()) {
             (None, _) => (None, first?),
-            (Some(name), None) => (Some(TargetName::new(first?.to_str()?).ok()?), name?),
+            (Some(name), None) => (Some(target_called(first?.to_str()?)?), name?),
             _ => return None,
         };
         let Some(name) = name.to_str() else { return Some(Self::Other(path.to_owned())) };
@@ -102,11 +103,16 @@ impl Spot {
         if let Ok(srpm) = SrpmName::new(name) {
             return Some(Self::Srpm(BuildKey { target, srpm }));
         }
-        match TargetName::new(name) {
-            Ok(name) if target.is_none() => Some(Self::Target(name)),
+        match target_called(name) {
+            Some(name) if target.is_none() => Some(Self::Target(name)),
             _ => Some(Self::Other(path.to_owned())),
         }
     }
+}
+
+/// The target of a folder's name: not a name that means something else in REPO.
+fn target_called(name: &str) -> Option<TargetName> {
+    TargetName::new(name).ok().filter(|_| name != REPODATA && name != GENERATIONS)
 }
 
 /// The path below SOURCE of a target's folder, or of SOURCE itself.
