@@ -126,6 +126,10 @@ fn what_decides_is_pure() {
     sources.push(top().join("moji-server/src/source/intake.rs"));
     sources.push(top().join("moji-server/src/source/lists.rs"));
     sources.push(top().join("moji-server/src/metadata/coalescer.rs"));
+    sources.push(top().join("moji-server/src/metadata/retention.rs"));
+    sources.extend(
+        ["path", "range", "listing"].map(|name| top().join(format!("moji-server/src/http/{name}.rs"))),
+    );
     assert_pure(
         &sources,
         &["tokio", "std::fs", "std::net", "std::thread", "Instant", "SystemTime", "HashMap", "HashSet"],

@@ -554,6 +554,8 @@ async fn a_generation_stays_what_it_was_when_rpms_come_go_and_are_replaced() {
     let root = farm.stop().await;
     fs::remove_dir_all(root.path().join("private")).unwrap();
     fs::create_dir(root.path().join("private")).unwrap();
+    // No number is given a second time either.
+    fs::remove_dir_all(repo.join("repodata")).unwrap();
     fs::create_dir_all(repo.join("generations/.9/repodata")).unwrap();
     let farm = Farm::start_in(root, |_| {});
     let next = farm.wait(&Repository::Main, |_| true).await;
@@ -637,4 +639,59 @@ async fn generations_go_when_nobody_needs_them_and_so_do_their_links() {
         fs::read_dir(repo.join("generations")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(names.len(), 2, "{names:?}");
     farm.stop().await;
+}
+
+/// What dnf says on its standard output.
+fn dnf(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("dnf").args(arguments).output().unwrap();
+    assert!(output.status.success(), "dnf {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// As builders use it: the generation is not served any more, and its package is gone from REPO.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dnf_reads_and_installs_from_a_generation() {
+    if check_program(Path::new("dnf")).is_err() {
+        return println!("not run, because there is no dnf: run scripts/install-deps --with dnf");
+    }
+    let farm = Farm::start();
+    let repo = farm.repo();
+    publish_build(&repo, "one++-1-1");
+    let number = farm.wait(&Repository::Main, |generation| generation.packages == 1).await.number;
+    fs::remove_dir_all(repo.join("one++-1-1")).unwrap();
+    farm.lists(&[]).await;
+
+    let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(moji_server::http::serve(listener, repo.clone(), farm.shutdown.clone()));
+    let root = farm.root.path().to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        let file = format!("file://{}/generations/{number}/", repo.display());
+        for (kind, url) in [("file", file), ("http", format!("http://{address}/repo/generations/{number}/"))]
+        {
+            let (cache, installed) = (root.join(kind), root.join(format!("{kind}-root")));
+            let options = [
+                format!("--repofrompath=g,{url}"),
+                format!("--setopt=cachedir={}", cache.display()),
+                format!("--installroot={}", installed.display()),
+            ];
+            let [from, cache, into] = options.each_ref().map(String::as_str);
+            let common = ["-q", "-y", "--repo=g", "--nogpgcheck", "--releasever=1", from, cache];
+            let with = |more: &[&str]| dnf(&[&common[..], more].concat());
+            let locations = with(&["repoquery", "--location"]);
+            assert!(locations.trim_end().ends_with("-one++-1-1.rpm"), "{kind}: {locations}");
+            // Only root can change its root.
+            if rustix::process::geteuid().is_root() {
+                with(&[into, "--setopt=tsflags=noscripts", "install", "one++-1-1"]);
+                let output = std::process::Command::new("rpm")
+                    .args(["-q", "one++-1-1", "--root"])
+                    .arg(&installed)
+                    .output();
+                assert!(output.unwrap().status.success(), "{kind}: it is not installed");
+            }
+        }
+    });
+    timeout(DEADLINE * 2, asked).await.unwrap().unwrap();
+    farm.stop().await;
+    timeout(DEADLINE, serving).await.unwrap().unwrap();
 }
