@@ -255,3 +255,28 @@ pub(super) fn read_priority(
     let same = Stamp::of(&file.metadata()?) == stamp;
     Ok(same.then(|| (stamp, Priority::parse(&bytes))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_something_in_a_repository_is_no_target() {
+        let of = |path: &str| Spot::of(Path::new(path));
+        assert!(
+            matches!(of("f43"), Some(Spot::Target(_)))
+                && matches!(of("f43/a-1-1.src.rpm"), Some(Spot::Srpm(_)))
+        );
+        for name in ["generations", "repodata"] {
+            assert_eq!(of(name), Some(Spot::Other(name.into())));
+            assert_eq!(of(&format!("{name}/a-1-1.src.rpm")), None);
+            assert_eq!(of(&format!("{name}/priority.txt")), None);
+        }
+        let source = tempfile::tempdir().unwrap();
+        fs::create_dir(source.path().join("generations")).unwrap();
+        let listing = list(source.path(), None).unwrap();
+        assert!(listing.targets.is_empty());
+        let why = "a folder with this name cannot be a target's";
+        assert_eq!(listing.others, [(PathBuf::from("generations"), why)]);
+    }
+}
