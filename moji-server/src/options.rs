@@ -82,7 +82,7 @@ pub struct Options {
     /// Serve REPO by plain HTTP at http://ADDR:PORT/repo/, read-only and for everybody [default: not]
     #[arg(long, value_name = "ADDR:PORT", env = "MOJI_HTTP")]
     http: Option<String>,
-    /// The URL under which builders find REPO; counts before --http [default: none, or that of --http]
+    /// The URL under which builders find REPO, if something else than --http serves it [default: none]
     #[arg(long, value_name = "URL", env = "MOJI_REPO_URL")]
     repo_url: Option<String>,
     /// How long a generation of the repository can still be had after the next one, beside those that
