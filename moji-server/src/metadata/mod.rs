@@ -12,7 +12,7 @@
 //! ```
 //!
 //! What was published stays for a while where it does not change any more, in `generations/<N>`, for
-//! builders and for those who want to repeat a build: [`generations`].
+//! builders and for those who want to repeat a build.
 //!
 //! It deliberately does not know builds, builders or who put a file into REPO, and it never touches
 //! anything in REPO but the folders `repodata` and `generations`.
