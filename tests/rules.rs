@@ -133,6 +133,10 @@ fn what_decides_is_pure() {
     sources.extend(estimates.map(|name| top().join(format!("moji-server/src/estimates/{name}.rs"))));
     let report = ["excerpt/rules", "html", "providers", "text", "words"];
     sources.extend(report.map(|name| top().join(format!("moji-server/src/report/{name}.rs"))));
+    sources.push(top().join("moji-server/src/metadata/retention.rs"));
+    sources.extend(
+        ["path", "range", "listing"].map(|name| top().join(format!("moji-server/src/http/{name}.rs"))),
+    );
     assert_pure(
         &sources,
         &["tokio", "std::fs", "std::net", "std::thread", "Instant", "SystemTime", "HashMap", "HashSet"],

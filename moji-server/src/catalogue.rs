@@ -19,12 +19,12 @@ use moji_proto::{ArtifactName, AttemptId, ManifestEntry, Sha256, TargetName};
 
 use crate::folders::Folders;
 use crate::lease_record::digest_of;
+use crate::metadata::{GENERATIONS, REPODATA};
 use crate::record::BuildRecord;
 use crate::scheduler::Lease;
 
 /// As deep as the metadata look.
 const DEPTH_MAX: usize = 32;
-const REPODATA: &str = "repodata";
 
 /// A repository: REPO itself, or that of a target.
 type Repository = Option<TargetName>;
@@ -176,7 +176,9 @@ impl Walk<'_> {
         if depth == 1 && self.repository.is_none() && inner.iter().any(|name| name == REPODATA) {
             return self.nested(path, at);
         }
-        for name in inner.into_iter().filter(|name| name != REPODATA) {
+        // What the generations list lies in REPO too, or did.
+        let is_own = |name: &String| name == REPODATA || (at.is_empty() && name == GENERATIONS);
+        for name in inner.into_iter().filter(|name| !is_own(name)) {
             let below = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
             if let Err(error) = self.folder(&path.join(&name), &below, depth + 1)
                 && error.kind() != io::ErrorKind::NotFound

@@ -236,6 +236,7 @@ fn describe(lease: &Lease, outcome: Outcome, delivery: &Delivery, place: &Place)
             srpm_sha256: delivery.srpm_sha256,
             leased_at: delivery.leased_at,
             delivered_at: delivery.delivered_at,
+            repository: None,
         }),
         artifacts,
         note,

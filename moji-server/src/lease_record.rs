@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::beneath;
 use crate::folders::Folders;
+use crate::record::RepositoryUsed;
 use crate::scheduler::Lease;
 use crate::{BuildKey, BuilderId};
 
@@ -51,6 +52,9 @@ pub struct LeaseRecord {
     pub leased_at: Timestamp,
     /// Digest of the SRPM, when it was sent.
     pub srpm_sha256: Option<Sha256>,
+    /// What it takes its dependencies from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryUsed>,
 }
 
 /// What tells a file from another of its name without reading it. A rename changes none of it.
@@ -109,6 +113,7 @@ impl LeaseRecord {
             slot: lease.slot,
             leased_at: Timestamp::now(),
             srpm_sha256: None,
+            repository: None,
         }
     }
 
@@ -133,6 +138,7 @@ impl LeaseRecord {
             slot: held.slot,
             leased_at: Timestamp::now(),
             srpm_sha256: Some(held.sha256),
+            repository: None,
         }
     }
 

@@ -58,6 +58,8 @@ pub struct Limits {
     pub quarantine_attempts: usize,
     /// Bytes of all of them.
     pub quarantine_size: u64,
+    /// Bytes of the metadata of all generations that are kept: the oldest that nobody uses goes first.
+    pub generations_size: u64,
 }
 
 impl Default for Limits {
@@ -82,6 +84,7 @@ impl Default for Limits {
             message_burst: 10_000,
             quarantine_attempts: 20,
             quarantine_size: 10 << 30,
+            generations_size: 4 << 30,
         }
     }
 }
@@ -119,7 +122,7 @@ const fn limit(name: &'static str, default: &'static str, field: fn(&mut Limits)
 }
 
 /// All of them, in the order of the documentation.
-pub const LIMITS: [Limit; 19] = [
+pub const LIMITS: [Limit; 20] = [
     limit("connections", "4096", |limits| Field::Count(&mut limits.connections)),
     limit("connections-per-address", "512", |limits| Field::Count(&mut limits.connections_per_address)),
     limit("strangers", "512", |limits| Field::Count(&mut limits.strangers)),
@@ -139,6 +142,7 @@ pub const LIMITS: [Limit; 19] = [
     limit("message-burst", "10000", |limits| Field::Rate(&mut limits.message_burst)),
     limit("quarantine-attempts", "20", |limits| Field::Count(&mut limits.quarantine_attempts)),
     limit("quarantine-size", "10G", |limits| Field::Bytes(&mut limits.quarantine_size)),
+    limit("generations-size", "4G", |limits| Field::Bytes(&mut limits.generations_size)),
 ];
 
 impl Limits {
@@ -186,11 +190,10 @@ impl Limits {
     fn check(&mut self) -> anyhow::Result<()> {
         // With the first three of these at 0 the server would be of no use to anybody.
         for limit in LIMITS {
+            let may_be = limit.name.starts_with("quarantine") || limit.name == "generations-size";
             let is_zero = match (limit.field)(self) {
-                Field::Count(count) => *count == 0 && !limit.name.starts_with("quarantine"),
-                Field::Rate(number) | Field::Bytes(number) => {
-                    *number == 0 && !limit.name.starts_with("quarantine")
-                }
+                Field::Count(count) => *count == 0 && !may_be,
+                Field::Rate(number) | Field::Bytes(number) => *number == 0 && !may_be,
                 Field::Time(time) => time.is_zero() && limit.name == "handshake-timeout",
             };
             ensure!(!is_zero, "the limit {} must not be 0", limit.name);

@@ -1,11 +1,13 @@
 //! `moji-server`: options, log, socket, signals; then [`moji_server::run::run`].
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use moji_server::folders::FoldersError;
 use moji_server::options::{Command, Options, Settings};
 use moji_server::out_of_sight;
+use moji_server::repository_url::RepositoryUrls;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -62,7 +64,8 @@ fn main() -> ExitCode {
     code
 }
 
-async fn serve(Settings { config, listen, is_closed }: Settings) -> ExitCode {
+async fn serve(settings: Settings) -> ExitCode {
+    let Settings { mut config, listen, http, repo_url, is_closed } = settings;
     let listener = match TcpListener::bind(&listen[..]).await {
         Ok(listener) => listener,
         Err(error) => {
@@ -78,6 +81,19 @@ async fn serve(Settings { config, listen, is_closed }: Settings) -> ExitCode {
         }
         Ok(address) => tracing::info!("listening on {address}"),
         Err(error) => tracing::warn!("listening, but on which address: {error}"),
+    }
+    if !http.is_empty() {
+        match TcpListener::bind(&http[..]).await.and_then(|http| http.local_addr().map(|at| (http, at))) {
+            Ok((http, address)) => {
+                tracing::info!("http://{address}/repo/ shows REPO to everybody");
+                config.repository_urls = RepositoryUrls::new(repo_url, Some(address));
+                config.http = Some(Arc::new(http));
+            }
+            Err(error) => {
+                let text = format!("cannot serve HTTP at {http:?}: {error} (is another server running?)");
+                return end(4, &anyhow::anyhow!(text));
+            }
+        }
     }
     let shutdown = CancellationToken::new();
     let serving = moji_server::run::run(config, listener, shutdown.clone());

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,6 +20,7 @@ use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
 use crate::limits::{Limits, Written};
 use crate::out_of_sight::{self, Again, read_password};
+use crate::repository_url::{RepoUrl, RepositoryUrls};
 use crate::room::FreeSpace;
 use crate::run::Config;
 
@@ -78,6 +79,16 @@ pub struct Options {
     /// [default: port 6789, on all addresses with a password or credentials, else on 127.0.0.1]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
+    /// Serve REPO by plain HTTP at http://ADDR:PORT/repo/, read-only and for everybody [default: not]
+    #[arg(long, value_name = "ADDR:PORT", env = "MOJI_HTTP")]
+    http: Option<String>,
+    /// The URL under which builders find REPO, if something else than --http serves it [default: none]
+    #[arg(long, value_name = "URL", env = "MOJI_REPO_URL")]
+    repo_url: Option<String>,
+    /// How long a generation of the repository can still be had after the next one, beside those that
+    /// builds run against; 0s: not at all [default: 2d]
+    #[arg(long, value_name = "DURATION", env = "MOJI_KEEP_GENERATIONS", value_parser = duration)]
+    keep_generations: Option<Duration>,
     /// A file whose first line is the password of the builders, - for standard input; MOJI_PASSWORD
     /// works too
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
@@ -112,7 +123,8 @@ pub struct Options {
     /// not introduced themselves yet), handshake-timeout, login-delay, login-delay-max, login-memory,
     /// login-addresses (wrong passwords), builders-per-credential, manifest-entries, artifact-size,
     /// attempt-size (results), log-rate, log-burst (live logs, bytes a second), message-rate,
-    /// message-burst, quarantine-attempts, quarantine-size. README.md says what each of them does.
+    /// message-burst, quarantine-attempts, quarantine-size, generations-size. README.md says what each of
+    /// them does.
     #[arg(long, value_name = "NAME=VALUE")]
     limit: Vec<String>,
     /// A TOML file with any of these options
@@ -180,6 +192,9 @@ struct ConfigFile {
     repo: Option<PathBuf>,
     password: Option<String>,
     listen: Option<String>,
+    http: Option<String>,
+    repo_url: Option<String>,
+    keep_generations: Option<String>,
     password_file: Option<PathBuf>,
     plaintext: bool,
     heartbeat: Option<String>,
@@ -198,6 +213,10 @@ pub struct Settings {
     pub config: Config,
     /// Addresses to listen on: the first that works.
     pub listen: Vec<SocketAddr>,
+    /// Addresses to serve HTTP at: the first that works; none: not.
+    pub http: Vec<SocketAddr>,
+    /// Where the operator says that REPO is served.
+    pub repo_url: Option<RepoUrl>,
     /// Whether a password or a credential is needed.
     pub is_closed: bool,
 }
@@ -274,6 +293,16 @@ impl Options {
             }
             (None, None) => Ok(default),
         };
+        let http = match self.http.or(file.http) {
+            Some(http) => addresses(&http).with_context(|| {
+                format!("--http {http}: not ADDRESS:PORT, like 0.0.0.0:8080 or [::]:8080")
+            })?,
+            None => Vec::new(),
+        };
+        let repo_url = self.repo_url.or(file.repo_url);
+        let repo_url =
+            repo_url.map(|url| url.parse().with_context(|| format!("--repo-url {url}"))).transpose()?;
+        let keep = time("keep-generations", self.keep_generations, file.keep_generations, 2 * 24 * 60 * 60)?;
         let config = Config {
             folders,
             password,
@@ -289,8 +318,11 @@ impl Options {
             free_space: FreeSpace::of_the_disk(),
             watch: true,
             rescan: Duration::from_secs(60),
+            keep_generations: keep,
+            http: None,
+            repository_urls: RepositoryUrls::new(repo_url.clone(), None),
         };
-        Ok(Settings { config, listen, is_closed })
+        Ok(Settings { config, listen, http, repo_url, is_closed })
     }
 }
 
@@ -321,12 +353,9 @@ fn listen_addresses(listen: Option<&str>, is_closed: bool) -> anyhow::Result<Vec
     };
     let addresses: Vec<SocketAddr> = match listen.parse::<IpAddr>() {
         Ok(ip) => vec![SocketAddr::new(ip, DEFAULT_PORT)],
-        Err(_) => listen
-            .to_socket_addrs()
-            .with_context(|| {
-                format!("--listen {listen}: not ADDRESS:PORT, like 127.0.0.1:6789 or [::1]:6789")
-            })?
-            .collect(),
+        Err(_) => addresses(listen).with_context(|| {
+            format!("--listen {listen}: not ADDRESS:PORT, like 127.0.0.1:6789 or [::1]:6789")
+        })?,
     };
     if let Some(open) = addresses.iter().find(|address| !is_closed && !address.ip().is_loopback()) {
         bail!(
@@ -336,6 +365,10 @@ fn listen_addresses(listen: Option<&str>, is_closed: bool) -> anyhow::Result<Vec
         );
     }
     Ok(addresses)
+}
+
+fn addresses(text: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(text.to_socket_addrs()?.collect())
 }
 
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -396,7 +429,8 @@ mod tests {
         fs::write(
             &config,
             "source = 'fs'\nworking = 'fw'\nfinished = 'ff'\nrepo = 'fr'\npassword = 'from the file'\n\
-             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\nmin-free = '3M'\n[limits]\nstrangers = 7\n",
+             grace = '0s'\nheartbeat = '5s'\nlog-limit = '64K'\nmin-free = '3M'\nkeep-generations = '5h'\n\
+             http = '127.0.0.1:8080'\nrepo-url = 'http://h/r/'\n[limits]\nstrangers = 7\n",
         )
         .unwrap();
         let config = ["--config", config.to_str().unwrap()];
@@ -406,6 +440,13 @@ mod tests {
         assert_eq!((from_file.grace, from_file.heartbeat), (Duration::ZERO, Duration::from_secs(5)));
         assert_eq!((from_file.dead_after, from_file.log_limit), (Duration::from_secs(90), 65536));
         assert_eq!((from_file.min_free, from_file.limits.strangers), (3 << 20, 7));
+        assert_eq!(from_file.keep_generations, Duration::from_secs(5 * 60 * 60));
+        let main = from_file.repository_urls.of(&crate::metadata::Repository::Main, None, false);
+        assert_eq!(main.map(|url| url.to_string()).as_deref(), Some("http://h/r/"));
+        let http = |more: &[&str]| settings(&[&config[..], more].concat(), None).unwrap().http;
+        assert_eq!(http(&[]), ["127.0.0.1:8080".parse().unwrap()]);
+        assert_eq!(http(&["--http", "[::]:81"]), ["[::]:81".parse().unwrap()]);
+        assert!(settings(&FOLDERS, None).unwrap().http.is_empty(), "off unless it is asked for");
         let from_environment = settings(&config, Some("from the environment")).unwrap().config;
         assert_eq!(from_environment.password.as_deref(), Some("from the environment"));
         let more = ["x", "--grace", "3m", "--min-free", "0", "--password-file", secret.to_str().unwrap()];
@@ -444,6 +485,8 @@ mod tests {
             (&["a", "b", "c", "d", "--password-file", "/nonexistent/x"], "/nonexistent/x"),
             (&["a", "b", "c", "d", ""], "password is empty"),
             (&["a", "b", "c", "d", "--listen", "nowhere"], "--listen nowhere"),
+            (&["a", "b", "c", "d", "--http", "8080"], "--http 8080"),
+            (&["a", "b", "c", "d", "--repo-url", "http://h/$x"], "--repo-url http://h/$x"),
             (&["a", "b", "c", "d", "--log-limit", "99999999999G"], "no size"),
             (&["a", "b", "c", "d", "--limit", "speed=3"], "there is no limit \"speed\""),
         ] {

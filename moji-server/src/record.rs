@@ -47,6 +47,19 @@ pub struct AttemptRecord {
     pub leased_at: Timestamp,
     /// When all results were here.
     pub delivered_at: Timestamp,
+    /// What it took its dependencies from beside the builder's own repositories, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryUsed>,
+}
+
+/// A state of the farm's repository that an attempt ran against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryUsed {
+    /// Its generation.
+    pub generation: u64,
+    /// The URL that the builder was given; absent when it was told to find the server's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
 }
 
 impl BuildRecord {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
+use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
@@ -17,11 +18,13 @@ use crate::catalogue::Catalogue;
 use crate::farm::{Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
+use crate::http;
 use crate::left_behind::take_over;
 use crate::limits::Limits;
 use crate::logins::Logins;
 use crate::metadata::{self, Metadata, MetadataConfig};
 use crate::quiet::Quiet;
+use crate::repository_url::RepositoryUrls;
 use crate::room::FreeSpace;
 use crate::session::{PREPARING, SessionConfig};
 use crate::source::{self, SourceConfig};
@@ -60,6 +63,12 @@ pub struct Config {
     pub watch: bool,
     /// How often the folders are looked at whatever inotify says: 60 s.
     pub rescan: Duration,
+    /// How long earlier generations of the repositories can be had: 2 days.
+    pub keep_generations: Duration,
+    /// Where HTTP is served, if it is.
+    pub http: Option<Arc<TcpListener>>,
+    /// Under which URLs builders find the repositories.
+    pub repository_urls: RepositoryUrls,
 }
 
 /// What may wait between tasks before the sender has to wait too.
@@ -134,10 +143,19 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         watching.await;
         Ok(())
     });
+    if let Some(listener) = config.http {
+        let serving = http::serve(listener, folders.repo.clone(), shutdown.clone());
+        tasks.spawn(async move {
+            serving.await;
+            Ok(())
+        });
+    }
     let metadata_config = MetadataConfig {
         createrepo: config.createrepo,
         watch: config.watch,
         rescan: config.rescan,
+        keep_generations: config.keep_generations,
+        generations_size: config.limits.generations_size,
         ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
     };
     let (metadata, _handle) = Metadata::new(metadata_config);

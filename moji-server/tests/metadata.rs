@@ -499,3 +499,199 @@ async fn shutdown_ends_a_running_child_at_once() {
     wait_for("it runs", || started.exists()).await;
     farm.stop().await;
 }
+
+/// Where a generation is.
+fn at(farm: &Farm, number: u64) -> PathBuf {
+    farm.repo().join("generations").join(number.to_string())
+}
+
+/// Every package that a generation lists is there with its digest; gives the file names without the
+/// prefix.
+fn whole(generation: &Path) -> Vec<String> {
+    let listed = read(generation).unwrap();
+    let mut names = Vec::new();
+    for (path, digest) in listed {
+        let bytes = fs::read(generation.join(&path)).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert_eq!(Sha256::of(&bytes).to_string(), digest, "{path}");
+        names.push(path.rsplit('/').next().unwrap().split_once('-').unwrap().1.to_owned());
+    }
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn a_generation_stays_what_it_was_when_rpms_come_go_and_are_replaced() {
+    let farm = Farm::start();
+    let repo = farm.repo();
+    let first = farm.wait(&Repository::Main, |_| true).await;
+    assert!(first.fixed && first.listing.is_empty());
+    publish_build(&repo, "one-1-1");
+    publish_build(&repo, "two-1-1");
+    let both = farm.wait(&Repository::Main, |generation| generation.packages == 2).await;
+    assert!(both.fixed);
+    let paths: Vec<_> = both.listing.iter().map(|package| package.path.as_str()).collect();
+    assert_eq!(paths, ["one-1-1/one-1-1.rpm", "two-1-1/two-1-1.rpm"]);
+    assert_eq!(whole(&at(&farm, both.number)), ["one-1-1.rpm", "two-1-1.rpm"]);
+    let before = fs::read(at(&farm, both.number).join("repodata/repomd.xml")).unwrap();
+
+    fs::remove_dir_all(repo.join("one-1-1")).unwrap();
+    let other = farm.root.path().join("other");
+    fs::write(&other, rpm_bytes("two", "7", BuildConfig::v4())).unwrap();
+    fs::rename(&other, repo.join("two-1-1/two-1-1.rpm")).unwrap();
+    fs::write(repo.join("c++ & <x>-1-1.noarch.rpm"), rpm("tricky")).unwrap();
+    let listed = |generation: &Generation| {
+        generation.number > both.number
+            && generation.packages == 2
+            && generation.listing[0].path.contains('&')
+    };
+    let last = farm.wait(&Repository::Main, listed).await;
+    assert_eq!(whole(&at(&farm, last.number)), ["c++____x_-1-1.noarch.rpm", "two-1-1.rpm"]);
+    assert_eq!(whole(&at(&farm, both.number)), ["one-1-1.rpm", "two-1-1.rpm"]);
+    assert_eq!(fs::read(at(&farm, both.number).join("repodata/repomd.xml")).unwrap(), before);
+    assert_eq!(whole(&at(&farm, first.number)), [""; 0]);
+
+    // Nothing of it is in the metadata of the repository, also not for a server that knows nothing.
+    let root = farm.stop().await;
+    fs::remove_dir_all(root.path().join("private")).unwrap();
+    fs::create_dir(root.path().join("private")).unwrap();
+    // No number is given a second time either.
+    fs::remove_dir_all(repo.join("repodata")).unwrap();
+    fs::create_dir_all(repo.join("generations/.9/repodata")).unwrap();
+    let farm = Farm::start_in(root, |_| {});
+    let next = farm.wait(&Repository::Main, |_| true).await;
+    assert_eq!((next.number, next.packages, next.fixed), (last.number + 1, 2, true));
+    for generation in [&both, &last] {
+        assert_eq!(whole(&at(&farm, generation.number)).len(), 2);
+    }
+    assert!(!repo.join("generations/.9").exists());
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_lost_or_cannot_be_made_is_made_at_the_next_look() {
+    let root = Farm::folders();
+    publish_build(&root.path().join("repo"), "one-1-1");
+    // Something that is in the way.
+    fs::write(root.path().join("repo/generations"), "").unwrap();
+    let blind = |config: &mut MetadataConfig| {
+        config.watch = false;
+        config.rescan = Duration::from_millis(50);
+    };
+    let farm = Farm::start_in(root, blind);
+    let first = farm.wait(&Repository::Main, |_| true).await;
+    assert_eq!((first.packages, first.fixed), (1, false), "published all the same");
+    fs::remove_file(farm.repo().join("generations")).unwrap();
+    let fixed = farm.wait(&Repository::Main, |generation| generation.fixed).await;
+    assert_eq!(fixed, Generation { fixed: true, ..first });
+    assert_eq!(whole(&at(&farm, fixed.number)), ["one-1-1.rpm"]);
+    let before = fs::read(at(&farm, fixed.number).join("repodata/repomd.xml")).unwrap();
+
+    let root = farm.stop().await;
+    fs::remove_dir_all(root.path().join("repo/generations")).unwrap();
+    // As after a crash between the links and the rest.
+    fs::create_dir_all(root.path().join("repo/generations/rpms")).unwrap();
+    let farm = Farm::start_in(root, |_| {});
+    assert_eq!(farm.wait(&Repository::Main, |_| true).await, fixed);
+    assert_eq!(fs::read(at(&farm, fixed.number).join("repodata/repomd.xml")).unwrap(), before);
+    farm.stop().await;
+}
+
+#[tokio::test]
+async fn generations_go_when_nobody_needs_them_and_so_do_their_links() {
+    let root = Farm::folders();
+    let repo = root.path().join("repo");
+    let hasty = |config: &mut MetadataConfig| {
+        config.keep_generations = Duration::ZERO;
+        config.generations_grace = Duration::ZERO;
+        config.rescan = Duration::from_millis(50);
+    };
+    let farm = Farm::start_in(root, hasty);
+    let mut numbers = Vec::new();
+    for count in 1..=4 {
+        publish_build(&repo, &format!("p{count}-1-1"));
+        numbers.push(farm.wait(&Repository::Main, |generation| generation.packages == count).await.number);
+    }
+    for number in &numbers {
+        assert!(at(&farm, *number).exists(), "until somebody says what is in use all stay");
+    }
+    fs::remove_dir_all(repo.join("p1-1-1")).unwrap();
+    let last = farm.wait(&Repository::Main, |generation| generation.packages == 3).await.number;
+    let links = || fs::read_dir(repo.join("generations/rpms")).unwrap().count();
+    assert_eq!(links(), 4);
+
+    farm.handle.in_use([(Repository::Main, [numbers[1]].into())].into());
+    wait_for("the others go", || {
+        [numbers[0], numbers[2], numbers[3]].iter().all(|n| !at(&farm, *n).exists())
+    })
+    .await;
+    assert_eq!(whole(&at(&farm, numbers[1])), ["p1-1-1.rpm", "p2-1-1.rpm"], "it is in use");
+    assert_eq!(whole(&at(&farm, last)).len(), 3, "it is served");
+    assert_eq!(links(), 4);
+    // A restart knows as much.
+    let root = farm.stop().await;
+    let farm = Farm::start_in(root, hasty);
+    farm.wait(&Repository::Main, |_| true).await;
+    assert!(at(&farm, numbers[1]).exists());
+    farm.handle.in_use(BTreeMap::new());
+    wait_for("it goes", || !at(&farm, numbers[1]).exists() && links() == 3).await;
+    assert_eq!(whole(&at(&farm, last)).len(), 3);
+    let names: Vec<_> =
+        fs::read_dir(repo.join("generations")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(names.len(), 2, "{names:?}");
+    farm.stop().await;
+}
+
+/// What dnf says on its standard output.
+fn dnf(arguments: &[&str]) -> String {
+    let output = std::process::Command::new("dnf").args(arguments).output().unwrap();
+    assert!(output.status.success(), "dnf {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// As builders use it: the generation is not served any more, and its package is gone from REPO.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dnf_reads_and_installs_from_a_generation() {
+    if check_program(Path::new("dnf")).is_err() {
+        return println!("not run, because there is no dnf: run scripts/install-deps --with dnf");
+    }
+    let farm = Farm::start();
+    let repo = farm.repo();
+    publish_build(&repo, "one++-1-1");
+    let number = farm.wait(&Repository::Main, |generation| generation.packages == 1).await.number;
+    fs::remove_dir_all(repo.join("one++-1-1")).unwrap();
+    farm.lists(&[]).await;
+
+    let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    let serving = tokio::spawn(moji_server::http::serve(listener, repo.clone(), farm.shutdown.clone()));
+    let root = farm.root.path().to_owned();
+    let asked = tokio::task::spawn_blocking(move || {
+        let file = format!("file://{}/generations/{number}/", repo.display());
+        for (kind, url) in [("file", file), ("http", format!("http://{address}/repo/generations/{number}/"))]
+        {
+            let (cache, installed) = (root.join(kind), root.join(format!("{kind}-root")));
+            let options = [
+                format!("--repofrompath=g,{url}"),
+                format!("--setopt=cachedir={}", cache.display()),
+                format!("--installroot={}", installed.display()),
+            ];
+            let [from, cache, into] = options.each_ref().map(String::as_str);
+            let common = ["-q", "-y", "--repo=g", "--nogpgcheck", "--releasever=1", from, cache];
+            let with = |more: &[&str]| dnf(&[&common[..], more].concat());
+            let locations = with(&["repoquery", "--location"]);
+            assert!(locations.trim_end().ends_with("-one++-1-1.rpm"), "{kind}: {locations}");
+            // Only root can change its root.
+            if rustix::process::geteuid().is_root() {
+                with(&[into, "--setopt=tsflags=noscripts", "install", "one++-1-1"]);
+                let output = std::process::Command::new("rpm")
+                    .args(["-q", "one++-1-1", "--root"])
+                    .arg(&installed)
+                    .output();
+                assert!(output.unwrap().status.success(), "{kind}: it is not installed");
+            }
+        }
+    });
+    timeout(DEADLINE * 2, asked).await.unwrap().unwrap();
+    farm.stop().await;
+    timeout(DEADLINE, serving).await.unwrap().unwrap();
+}

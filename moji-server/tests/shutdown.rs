@@ -33,6 +33,9 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
         limits: moji_server::Limits::default(),
         watch: true,
         rescan: Duration::from_secs(60),
+        keep_generations: Duration::from_secs(2 * 24 * 60 * 60),
+        http: None,
+        repository_urls: moji_server::repository_url::RepositoryUrls::default(),
     };
     // Tasks end in the moment of the shutdown too: which of them is seen first is left to chance.
     for _ in 0..20 {

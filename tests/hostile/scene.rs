@@ -126,7 +126,7 @@ impl Scene {
         let site = &self.server.site;
         ensure!(names_in(site.path()) == ["finished", "repo", "source", "working"], "a file outside");
         let mut published = site.published(DEN);
-        published.retain(|name| name != "repodata");
+        published.retain(|name| name != "repodata" && name != "generations");
         ensure!(published == self.published, "published: {published:?}");
         check_staging(&site.folders.attempts(), self.bystander)?;
         // The one in the middle of its delivery has not noticed anything.

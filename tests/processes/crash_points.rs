@@ -146,7 +146,7 @@ impl Stage {
         assert!(srpms_below(farm.source("")).is_empty() && srpms_below(farm.working("")).is_empty());
         let folder = if self.story == Story::Target { "nested/here" } else { "main" };
         wait_until("an empty staging of the metadata", || {
-            names_in(&farm.working(".moji/metadata").join(folder)) == ["ledger.json"]
+            names_in(&farm.working(".moji/metadata").join(folder)) == ["generations.json", "ledger.json"]
         });
     }
 

@@ -182,9 +182,10 @@ impl<'a> Properties<'a> {
             if is_target {
                 for inner in self.site.published(&name) {
                     let path = format!("{name}/{inner}");
-                    ensure!(inner == "repodata" || expected.contains(&path), "{path} is published");
+                    let own = inner == "repodata" || inner == "generations";
+                    ensure!(own || expected.contains(&path), "{path} is published");
                 }
-            } else if !expected.contains(&name) && name != "repodata" {
+            } else if !expected.contains(&name) && name != "repodata" && name != "generations" {
                 bail!("{name} is published");
             }
         }

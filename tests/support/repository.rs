@@ -92,6 +92,9 @@ fn check_file(path: &Path, digest: &str) -> Result<Vec<u8>, String> {
 fn rpms_below(repo: &Path, folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path: PathBuf = entry.unwrap().path();
+        if path.ends_with("generations") {
+            continue;
+        }
         if path.is_dir() && !path.join("repodata").exists() {
             rpms_below(repo, &path, found);
         } else if path.extension().is_some_and(|extension| extension == "rpm") {

@@ -322,6 +322,9 @@ pub fn server_config(folders: Folders) -> moji_server::run::Config {
         limits: moji_server::Limits::default(),
         watch: false,
         rescan: Duration::from_secs(1),
+        keep_generations: Duration::from_secs(2 * 24 * 60 * 60),
+        http: None,
+        repository_urls: moji_server::repository_url::RepositoryUrls::default(),
     }
 }
 

@@ -288,6 +288,9 @@ impl Difference {
                 Disagreement::Missing => "listed-rpm-missing",
                 Disagreement::Size => "listed-rpm-size",
                 Disagreement::Digest => "listed-rpm-digest",
+                Disagreement::Generation(_) => "damaged-generation",
+                Disagreement::Leftover => "leftover",
+                Disagreement::Stray => "stray",
             },
             Self::NoHistory { .. } => "no-history",
             Self::OldHistory { .. } => "old-history",
@@ -374,6 +377,11 @@ impl Difference {
             }
             Self::CutCommit { key, nvr, .. } => Some(Repair::Complete(key.clone(), nvr.clone())),
             Self::NoFailureRecord { path, copy } => Some(Repair::CopyRecord(copy.clone(), path.clone())),
+            // The one that is served is made again by the next server.
+            Self::Metadata { path, what: Disagreement::Generation(_) | Disagreement::Leftover, .. } => {
+                Some(Repair::RemoveFolder(path.clone()))
+            }
+            Self::Metadata { what: Disagreement::Stray, .. } => None,
             Self::Metadata { repository, .. } => Some(Repair::MakeMetadata(repository.clone())),
             Self::NoHistory { .. }
             | Self::OldHistory { .. }
@@ -471,6 +479,9 @@ fn metadata(repository: &Repository, what: &Disagreement) -> String {
         Disagreement::Missing => format!("the metadata of {repository} name it, and it is not there"),
         Disagreement::Size => format!("the metadata of {repository} give another size"),
         Disagreement::Digest => format!("the metadata of {repository} give another SHA-256"),
+        Disagreement::Generation(why) => format!("this generation of {repository} cannot be used: {why}"),
+        Disagreement::Leftover => "a crash has left it".to_owned(),
+        Disagreement::Stray => format!("it is none of the generations of {repository}: remove it yourself"),
     }
 }
 

@@ -62,6 +62,7 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
             srpm_sha256: None,
             leased_at: time(seconds - 10),
             delivered_at: time(seconds),
+            repository: None,
         }),
         artifacts: Vec::new(),
         held: None,

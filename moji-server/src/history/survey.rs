@@ -19,6 +19,7 @@ use moji_proto::{AttemptId, Nvr, SrpmName, TargetName};
 use super::store::{Stamp, Stamps};
 use crate::BuildKey;
 use crate::folders::Folders;
+use crate::metadata::{GENERATIONS, REPODATA};
 use crate::record::BuildRecord;
 
 /// No honest record is near this size.
@@ -295,13 +296,14 @@ impl Look<'_> {
 /// The folders in REPO, or in the repository of a target, that may hold results.
 pub(crate) fn result_folders(repository: &Path) -> io::Result<Vec<(String, Metadata)>> {
     let mut found = entries(repository)?;
-    found.retain(|(name, metadata)| metadata.is_dir() && !name.starts_with('.') && name != "repodata");
+    let is_own = |name: &str| name.starts_with('.') || name == REPODATA || name == GENERATIONS;
+    found.retain(|(name, metadata)| metadata.is_dir() && !is_own(name));
     Ok(found)
 }
 
 /// Whether a folder in REPO is a repository of its own.
 pub(crate) fn is_repository(folder: &Path) -> bool {
-    folder.join("repodata").symlink_metadata().is_ok_and(|found| found.is_dir())
+    folder.join(REPODATA).symlink_metadata().is_ok_and(|found| found.is_dir())
 }
 
 /// Reads a record; `None` when it is not there.

@@ -89,6 +89,7 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
             srpm_sha256: Some(Sha256::of(b"srpm")),
             leased_at: at(seconds - 10),
             delivered_at: at(seconds),
+            repository: None,
         }),
         artifacts: vec![artifact("build.log", 30 + serial), artifact("x.noarch.rpm", 500)],
         held: None,

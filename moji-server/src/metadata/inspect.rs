@@ -15,6 +15,7 @@ use moji_proto::Sha256;
 use moji_proto::digest::Hasher;
 use tokio_util::sync::CancellationToken;
 
+use super::generations::{self, Wrong};
 use super::ledger::Ledger;
 use super::packages::{self, Complaints, REPODATA, Walk};
 use super::publish;
@@ -37,6 +38,12 @@ pub enum Disagreement {
     Size,
     /// An RPM has another digest than the metadata say.
     Digest,
+    /// A generation that was to stay cannot be used; the text says why.
+    Generation(String),
+    /// Something beside the generations that a crash left.
+    Leftover,
+    /// Something beside the generations that no server puts there.
+    Stray,
 }
 
 /// Compares the metadata of all repositories with their files; gives the file that each disagreement is
@@ -59,6 +66,14 @@ pub fn inspect(
         let inner = if repository == Repository::Main { nested.clone() } else { BTreeSet::new() };
         let disagreements = one(config, &repository, &inner, digests)?;
         found.extend(disagreements.into_iter().map(|(path, what)| (repository.clone(), path, what)));
+        for (path, wrong) in generations::inspect(&config.places(&repository).folder, digests)? {
+            let what = match wrong {
+                Wrong::Damaged(why) => Disagreement::Generation(why),
+                Wrong::Leftover => Disagreement::Leftover,
+                Wrong::Foreign => Disagreement::Stray,
+            };
+            found.push((repository.clone(), path, what));
+        }
     }
     Ok(found)
 }
@@ -165,9 +180,11 @@ pub async fn make_anew(
             nested: nested.clone(),
             complaints: Complaints::default(),
             trust: Trust::Nothing,
+            expired: BTreeSet::new(),
         };
         let ended = run.run(CancellationToken::new()).await;
-        made.push(ended.result.map_err(|error| anyhow!("{repository}: {error:#}"))?);
+        let reached = ended.result.map_err(|error| anyhow!("{repository}: {error:#}"))?;
+        made.push(reached.generation);
     }
     Ok(made)
 }

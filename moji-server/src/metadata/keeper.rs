@@ -17,9 +17,10 @@ use tracing::{debug, error, info, warn};
 use super::coalescer::{Coalescer, rest};
 use super::createrepo::check_program;
 use super::packages::Complaints;
-use super::refresh::{self, Ended, Run, RunError, Trust};
+use super::refresh::{self, Ended, Reached, Run, RunError, Trust};
+use super::retention::{self, Held, Policy};
 use super::watch::{Hint, Hints};
-use super::{Handle, MetadataConfig, Repository, Served};
+use super::{Handle, InUse, MetadataConfig, Repository, Served};
 
 /// How many runs of different repositories may go on at once.
 const RUNS_MAX: usize = 2;
@@ -30,6 +31,7 @@ pub struct Metadata {
     config: MetadataConfig,
     nudges: mpsc::Receiver<Repository>,
     served: state::Sender<Served>,
+    in_use: state::Receiver<Option<InUse>>,
 }
 
 impl Metadata {
@@ -37,7 +39,9 @@ impl Metadata {
     pub fn new(config: MetadataConfig) -> (Self, Handle) {
         let (sender, nudges) = mpsc::channel(NUDGES_MAX);
         let (served, receiver) = state::channel(Served::new());
-        (Self { config, nudges, served }, Handle { nudges: sender, served: receiver })
+        let (used, in_use) = state::channel(None);
+        let handle = Handle { nudges: sender, served: receiver, in_use: used };
+        (Self { config, nudges, served, in_use }, handle)
     }
 
     /// Keeps the metadata until `shutdown`; then ends children, completes publications that have
@@ -46,7 +50,7 @@ impl Metadata {
     /// # Errors
     /// When REPO or the private folder cannot be used at all, at the start.
     pub async fn run(self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Self { mut config, nudges, served } = self;
+        let Self { mut config, nudges, served, in_use } = self;
         if let Err(missing) = check_program(&config.createrepo) {
             warn!("builds go on, but dnf will not see them: {missing}");
         }
@@ -69,6 +73,7 @@ impl Metadata {
         let mut keeper = Keeper {
             config: Arc::new(config),
             served,
+            in_use,
             shutdown,
             origin: Instant::now(),
             kept: BTreeMap::new(),
@@ -100,11 +105,16 @@ struct Kept {
     coalescer: Coalescer,
     failures: u32,
     complaints: Complaints,
+    /// What was said of the fixed generation.
+    unfixed: Option<String>,
+    /// The fixed generations that there are.
+    held: Vec<Held>,
 }
 
 struct Keeper {
     config: Arc<MetadataConfig>,
     served: state::Sender<Served>,
+    in_use: state::Receiver<Option<InUse>>,
     shutdown: CancellationToken,
     /// The coalescers' times count from here.
     origin: Instant,
@@ -186,6 +196,8 @@ impl Keeper {
     fn begin_due(&mut self) -> Option<Instant> {
         let now = self.now();
         let nested: BTreeSet<String> = self.nested();
+        let due = self.kept.values().any(|kept| kept.coalescer.deadline().is_some_and(|at| at <= now));
+        let mut expired = if due { self.expired() } else { BTreeMap::new() };
         for (repository, kept) in &mut self.kept {
             if !kept.coalescer.begin(now) {
                 continue;
@@ -197,6 +209,7 @@ impl Keeper {
                 nested: nested.clone(),
                 complaints: std::mem::take(&mut kept.complaints),
                 trust: Trust::Served,
+                expired: expired.remove(repository).unwrap_or_default(),
             };
             let (permits, shutdown) = (Arc::clone(&self.permits), self.shutdown.clone());
             let task = self.runs.spawn(async move {
@@ -232,10 +245,16 @@ impl Keeper {
             None => Err(RunError::Other(anyhow::anyhow!("it panicked"))),
         };
         match result {
-            Ok(generation) => {
+            Ok(Reached { generation, unfixed, held }) => {
                 if let Some(kept) = self.kept.get_mut(&repository) {
                     kept.coalescer.done();
                     kept.failures = 0;
+                    kept.held = held;
+                    // Once, and not at every look.
+                    if let Some(why) = unfixed.as_ref().filter(|_| kept.unfixed != unfixed) {
+                        warn!("{repository}: {why}");
+                    }
+                    kept.unfixed = unfixed;
                 }
                 self.served.send_if_modified(|served| {
                     served.insert(repository, generation.clone()).is_none_or(|before| before != generation)
@@ -278,10 +297,26 @@ impl Keeper {
         }
     }
 
+    /// The fixed generations that nobody needs.
+    fn expired(&self) -> BTreeMap<Repository, BTreeSet<u64>> {
+        let in_use = self.in_use.borrow();
+        let Some(in_use) = in_use.as_ref() else { return BTreeMap::new() };
+        let config = &self.config;
+        let policy = Policy {
+            keep: config.keep_generations.as_secs(),
+            size: config.generations_size,
+            grace: config.generations_grace.as_secs(),
+        };
+        let held = self.kept.iter().map(|(repository, kept)| (repository.clone(), kept.held.clone()));
+        retention::expired(&held.collect(), in_use, policy, refresh::now())
+    }
+
     fn keep(&mut self, repository: Repository) {
         let mut coalescer = Coalescer::new(self.config.quiet, self.config.at_most);
         coalescer.ask();
-        self.kept.insert(repository, Kept { coalescer, failures: 0, complaints: Complaints::default() });
+        let complaints = Complaints::default();
+        let kept = Kept { coalescer, failures: 0, complaints, unfixed: None, held: Vec::new() };
+        self.kept.insert(repository, kept);
     }
 
     fn nested(&self) -> BTreeSet<String> {

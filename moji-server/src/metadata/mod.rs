@@ -11,22 +11,29 @@
 //! every `rescan` ───┘   (per repository)     └─ createrepo_c into staging ─▶ publish ─▶ generation
 //! ```
 //!
+//! What was published stays for a while where it does not change any more, in `generations/<N>`, for
+//! builders and for those who want to repeat a build.
+//!
 //! It deliberately does not know builds, builders or who put a file into REPO, and it never touches
-//! anything in REPO but the folders `repodata`.
+//! anything in REPO but the folders `repodata` and `generations`.
 
 pub mod coalescer;
 mod createrepo;
+mod generations;
 mod inspect;
 mod keeper;
 mod ledger;
 mod packages;
 mod publish;
 mod refresh;
+mod register;
 mod repomd;
+mod retention;
+mod rewrite;
 mod watch;
 mod whole;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -40,6 +47,7 @@ pub(crate) use inspect::digest;
 pub use inspect::{Disagreement, inspect, make_anew};
 pub use keeper::Metadata;
 pub use packages::Package;
+pub(crate) use packages::{GENERATIONS, REPODATA};
 pub use publish::Step;
 pub(crate) use publish::UNFINISHED;
 
@@ -60,6 +68,14 @@ pub struct MetadataConfig {
     /// `repomd.xml` and then fetches slowly what it names, and for a proxy that keeps `repomd.xml`
     /// for some minutes; little enough that a busy day does not fill the disk.
     pub keep: Duration,
+    /// How long an earlier generation can be had where it stays, `generations/<N>`, beside those that
+    /// are in use: 2 days.
+    pub keep_generations: Duration,
+    /// As long as the metadata of all these have no more bytes than that: 4 GiB. The oldest go first.
+    pub generations_size: u64,
+    /// How long each of them stays in any case: 60 s, in which whoever has just been told of it says that
+    /// it is in use.
+    pub generations_grace: Duration,
     /// Whether to watch REPO with inotify: yes. Without it (it is blind on NFS), changes are found by
     /// nudges and every `rescan`.
     pub watch: bool,
@@ -83,6 +99,9 @@ impl MetadataConfig {
             quiet: Duration::from_secs(1),
             at_most: Duration::from_secs(15),
             keep: Duration::from_secs(30 * 60),
+            keep_generations: Duration::from_secs(2 * 24 * 60 * 60),
+            generations_size: 4 << 30,
+            generations_grace: Duration::from_secs(60),
             watch: true,
             rescan: Duration::from_secs(60),
             time_limit: Duration::from_secs(30 * 60),
@@ -134,7 +153,11 @@ pub type Served = BTreeMap<Repository, Generation>;
 pub struct Handle {
     nudges: mpsc::Sender<Repository>,
     served: state::Receiver<Served>,
+    in_use: state::Sender<Option<InUse>>,
 }
+
+/// Generations that somebody works with, by repository.
+pub type InUse = BTreeMap<Repository, BTreeSet<u64>>;
 
 impl Handle {
     /// Says that something in `repository` changed: quicker than inotify, and where that is blind.
@@ -142,6 +165,12 @@ impl Handle {
     pub fn nudge(&self, repository: Repository) {
         // Full means that looks are due already; what they miss, the next rescan finds.
         let _ = self.nudges.try_send(repository);
+    }
+
+    /// Says which generations attempts run against: these stay. Until it is called for the first time, all
+    /// stay, because a server that has just started does not know yet what its builders work with.
+    pub fn in_use(&self, in_use: InUse) {
+        self.in_use.send_replace(Some(in_use));
     }
 
     /// What is served. `changed()` on it returns after each publication (several may be seen as one),
@@ -159,5 +188,5 @@ impl Handle {
 /// When that fails, or something else has one of the names.
 pub fn make_repository(folder: &Path) -> io::Result<()> {
     publish::make_folder(folder)?;
-    publish::make_folder(&folder.join(packages::REPODATA))
+    publish::make_folder(&folder.join(REPODATA))
 }

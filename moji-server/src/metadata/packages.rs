@@ -1,7 +1,7 @@
 //! Which RPMs belong to a repository: a walk through its folder.
 //!
 //! What counts: regular files named `*.rpm` whose name and folders do not begin with a dot, at any
-//! depth down to 32 folders. What does not: `repodata`, repositories of their own, symbolic links (they may lead
+//! depth down to 32 folders. What does not: `repodata`, `generations`, repositories of their own, symbolic links (they may lead
 //! outside, or in circles, and inotify does not see behind them), names that a package list cannot
 //! hold, and files that are not whole.
 //!
@@ -21,7 +21,9 @@ use tracing::warn;
 use super::whole::{self, Verdict};
 
 /// The folder of a repository that holds its metadata.
-pub(super) const REPODATA: &str = "repodata";
+pub(crate) const REPODATA: &str = "repodata";
+/// The folder of a repository that holds its generations, each where it stays.
+pub(crate) const GENERATIONS: &str = "generations";
 const DEPTH_MAX: usize = 32;
 /// An RPM that does not say how long it is counts when it was not written to for so long.
 const SETTLED: Duration = Duration::from_secs(10);
@@ -115,7 +117,7 @@ impl Walk<'_> {
                 }
                 continue;
             };
-            if name.starts_with('.') || name == REPODATA {
+            if name.starts_with('.') || name == REPODATA || (depth == 0 && name == GENERATIONS) {
                 continue;
             }
             let kind = match entry.file_type() {
@@ -176,7 +178,7 @@ pub(super) fn nested(repo: &Path, before: &BTreeSet<String>) -> io::Result<BTree
     for entry in fs::read_dir(repo)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        let hidden = name.starts_with('.') || name == REPODATA;
+        let hidden = name.starts_with('.') || name == REPODATA || name == GENERATIONS;
         if !hidden && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             let own = fs::symlink_metadata(entry.path().join(REPODATA)).is_ok_and(|found| found.is_dir());
             if own || before.contains(&name) {
@@ -198,7 +200,8 @@ mod tests {
     #[test]
     fn finds_repositories_of_their_own() {
         let repo = tempfile::tempdir().unwrap();
-        for folder in ["repodata", "f43/repodata", "foo-1-1", ".x/repodata", "was", "deep/er/repodata"] {
+        let own = ["repodata", "f43/repodata", "generations/repodata", ".x/repodata"];
+        for folder in own.into_iter().chain(["foo-1-1", "was", "deep/er/repodata"]) {
             fs::create_dir_all(repo.path().join(folder)).unwrap();
         }
         std::os::unix::fs::symlink("f43", repo.path().join("link")).unwrap();
@@ -209,8 +212,8 @@ mod tests {
     #[test]
     fn what_was_found_whole_is_not_read_again_and_the_rest_is_left_out() {
         let repo = tempfile::tempdir().unwrap();
-        for name in ["a.rpm", "x/b.rpm", "x/c.rpm.part", ".d.rpm", ".y/e.rpm", "repodata/f.rpm", "own/g.rpm"]
-        {
+        let names = ["a.rpm", "x/b.rpm", "x/c.rpm.part", ".d.rpm", ".y/e.rpm", "repodata/f.rpm", "own/g.rpm"];
+        for name in names.into_iter().chain(["generations/rpms/h.rpm", "generations/7/i.rpm"]) {
             let path = repo.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();

@@ -39,7 +39,7 @@ steps! {
     /// | `Written` | the same, and `.moji-repomd.xml` | the same, and deletes that |
     /// | `Switched` | new; old again if the power fails too, and its files are there | sees which one it is, by digest; either is whole |
     /// | `SwitchedDurably` | new | sees that `repomd.xml` is the pending one; settles the ledger |
-    /// | `Settled` | new | nothing to do |
+    /// | `Settled` | new | makes it where it stays, if that was not done |
     pub enum Step {
         /// Every file that the staged `repomd.xml` names is there with that size and digest.
         Checked,
@@ -285,7 +285,7 @@ fn place(staged: &Path, repodata: &Path, file: &MdFile) -> Result<(), PublishErr
 }
 
 /// Writes a durable file that everyone can read, and gives its digest.
-fn write_new(path: &Path, from: impl Read) -> io::Result<Sha256> {
+pub(super) fn write_new(path: &Path, from: impl Read) -> io::Result<Sha256> {
     remove(path)?;
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.set_permissions(Permissions::from_mode(0o644))?;

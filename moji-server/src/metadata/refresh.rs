@@ -17,10 +17,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::createrepo::{self, Call, CallError, MissingProgram, Said};
+use super::generations::{Fixed, Generations};
 use super::ledger::{Edition, Ledger};
 use super::packages::{self, Complaints, Package, REPODATA, Walk};
 use super::publish::{self, Publication, PublishError};
 use super::repomd::{self, REPOMD, Repomd};
+use super::retention::Held;
 use super::{Generation, MetadataConfig, Repository};
 use crate::crash::{self, Point};
 use crate::durable;
@@ -36,6 +38,8 @@ pub(super) struct Places {
     pub(super) folder: PathBuf,
     /// Private.
     pub(super) ledger: PathBuf,
+    /// Private: what is known of the fixed generations.
+    register: PathBuf,
     /// Private; removed before and after each run.
     staging: PathBuf,
 }
@@ -67,6 +71,8 @@ pub(super) struct Run {
     pub(super) complaints: Complaints,
     /// What is served may be used: that is the usual.
     pub(super) trust: Trust,
+    /// Generations that nobody needs any more.
+    pub(super) expired: BTreeSet<u64>,
 }
 
 /// Whether what is served is to be believed.
@@ -85,7 +91,16 @@ pub(super) struct Ended {
     /// For the next run.
     pub(super) complaints: Complaints,
     /// What is served now.
-    pub(super) result: Result<Generation, RunError>,
+    pub(super) result: Result<Reached, RunError>,
+}
+
+/// A generation that matches the folder.
+pub(super) struct Reached {
+    pub(super) generation: Generation,
+    /// Why it cannot be had where it stays, or not all of it.
+    pub(super) unfixed: Option<String>,
+    /// The fixed generations that there are.
+    pub(super) held: Vec<Held>,
 }
 
 /// Why a run did not get to a generation that matches the folder.
@@ -108,6 +123,7 @@ pub(super) enum RunError {
 /// What to make, when the folder differs from what is published.
 struct Plan {
     ledger: Ledger,
+    generations: Generations,
     number: u64,
     packages: Vec<Package>,
     follows: Option<Sha256>,
@@ -118,7 +134,7 @@ struct Plan {
 }
 
 enum Looked {
-    Same(Generation),
+    Same(Box<Reached>),
     Differs(Box<Plan>),
 }
 
@@ -137,7 +153,7 @@ impl Run {
             complaints = run.complaints;
             let places = run.config.places(&run.repository);
             match looked? {
-                Looked::Same(generation) => Ok(generation),
+                Looked::Same(reached) => Ok(*reached),
                 Looked::Differs(plan) => make(run.config, run.repository, places, *plan, &shutdown).await,
             }
         };
@@ -165,6 +181,13 @@ impl Run {
         let follows = publish::settle(folder, ledger_path, &mut ledger, now, self.config.keep.as_secs())
             .context("failed to tidy up")?;
 
+        let edition = ledger.published.as_ref();
+        let register = &self.config.places(&self.repository).register;
+        let mut generations = Generations::open(folder, register, now);
+        if let Err(error) = generations.remove(&self.expired, edition.map(|edition| edition.number)) {
+            warn!("{}: failed to remove generations that nobody needs: {error}", self.repository);
+        }
+
         let none = BTreeSet::new();
         let main = self.repository == Repository::Main;
         let (known, refused) =
@@ -180,13 +203,15 @@ impl Run {
             ledger.published.as_ref().filter(|edition| Some(edition.repomd) == follows && served.is_some());
         if let Some(edition) = edition.filter(|edition| trusted && edition.packages == packages) {
             return Ok(Looked::Same(generation(self.repository.clone(), edition.number, &edition.packages)));
+            return Ok(Looked::Same(Box::new(reached(self.repository.clone(), edition, &mut generations))));
         }
         let revision = publish::served_revision(folder).context("failed to read repomd.xml")?;
-        let last = ledger.published.as_ref().map(|edition| edition.number).max(revision).unwrap_or(0);
+        let last = ledger.published.as_ref().map(|edition| edition.number).max(revision);
+        let last = last.max(generations.highest()).unwrap_or(0);
         let before = ledger.published.as_ref().map(|edition| edition.packages.as_slice()).unwrap_or_default();
         let (number, update, reread) =
             (last.saturating_add(1), trusted && served.is_some(), mistakable(before, &packages));
-        Ok(Looked::Differs(Box::new(Plan { ledger, number, packages, follows, update, reread })))
+        Ok(Looked::Differs(Box::new(Plan { ledger, generations, number, packages, follows, update, reread })))
     }
 }
 
@@ -205,7 +230,7 @@ async fn make(
     places: Places,
     plan: Plan,
     shutdown: &CancellationToken,
-) -> Result<Generation, RunError> {
+) -> Result<Reached, RunError> {
     let (places, plan) = spawn_blocking(move || stage(&places, &plan).map(|()| (places, plan)))
         .await
         .context("staging panicked")?
@@ -280,8 +305,8 @@ fn stage(places: &Places, plan: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> Result<Generation, RunError> {
-    let Plan { mut ledger, number, packages, follows, .. } = plan;
+fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> Result<Reached, RunError> {
+    let Plan { mut ledger, mut generations, number, packages, follows, .. } = plan;
     debug!("{repository}: createrepo_c said: {said}");
     let folder = &places.folder;
     let before = ledger.published.as_ref().map(|edition| edition.refused.as_slice()).unwrap_or_default();
@@ -322,6 +347,28 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
 
 fn generation(repository: Repository, number: u64, listing: &[Package]) -> Generation {
     Generation { repository, number, packages: listing.len(), listing: listing.into(), fixed: false }
+    info!("{repository}: generation {number} is published, {count} packages");
+    let edition = ledger.published.as_ref().context("the ledger does not know what was published")?;
+    Ok(reached(repository, edition, &mut generations))
+}
+
+/// Tells of an edition that is served, once it can be had where it stays. That it cannot is no reason to
+/// serve an older one.
+fn reached(repository: Repository, edition: &Edition, generations: &mut Generations) -> Reached {
+    let made = generations.make(edition, now());
+    let fixed = made.is_ok();
+    let unfixed = match made {
+        Ok(Fixed { loose: None }) => None,
+        Ok(Fixed { loose: Some((count, why)) }) => Some(format!(
+            "{count} packages of generation {} can have no link, and are missing in it once they go: {why}",
+            edition.number
+        )),
+        Err(error) => Some(format!("generation {} is served, but not kept: {error:#}", edition.number)),
+    };
+    let listing: Arc<[Package]> = edition.packages.as_slice().into();
+    let generation =
+        Generation { repository, number: edition.number, packages: listing.len(), listing, fixed };
+    Reached { generation, unfixed, held: generations.held() }
 }
 
 /// Parts the packages into those that the staged metadata list and those that `createrepo_c` could
@@ -361,7 +408,7 @@ fn clear(staging: &Path) -> io::Result<()> {
 }
 
 /// Seconds since 1970.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
@@ -375,7 +422,8 @@ impl MetadataConfig {
             Repository::Main => (self.repo.clone(), self.private.join("main")),
             Repository::Nested(name) => (self.repo.join(name), self.nested_private().join(name)),
         };
-        Places { folder, ledger: private.join("ledger.json"), staging: private.join("staging") }
+        let (ledger, register) = (private.join("ledger.json"), private.join("generations.json"));
+        Places { folder, ledger, register, staging: private.join("staging") }
     }
 }
 

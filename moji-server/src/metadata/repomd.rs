@@ -108,7 +108,8 @@ impl Repomd {
     }
 }
 
-fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
+/// The value of an attribute, without escapes.
+pub(super) fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
     let attribute = start.attributes().flatten().find(|a| a.key.local_name().as_ref() == name)?;
     Some(escape::unescape(&attribute.value).ok()?.into_owned())
 }

@@ -16,6 +16,7 @@ use super::priority::{self, Priority};
 use super::srpm::{self, Head};
 use crate::BuildKey;
 use crate::beneath::Folder;
+use crate::metadata::{GENERATIONS, REPODATA};
 
 /// The name of the list of what to build first.
 pub(super) const PRIORITY: &str = "priority.txt";
@@ -86,7 +87,7 @@ impl Spot {
         let Some(first) = names.next() else { return Some(Self::Root) };
         let (target, name) = match (names.next(), names.next()) {
             (None, _) => (None, first?),
-            (Some(name), None) => (Some(TargetName::new(first?.to_str()?).ok()?), name?),
+            (Some(name), None) => (Some(target_called(first?.to_str()?)?), name?),
             _ => return None,
         };
         let Some(name) = name.to_str() else { return Some(Self::Other(path.to_owned())) };
@@ -102,11 +103,16 @@ impl Spot {
         if let Ok(srpm) = SrpmName::new(name) {
             return Some(Self::Srpm(BuildKey { target, srpm }));
         }
-        match TargetName::new(name) {
-            Ok(name) if target.is_none() => Some(Self::Target(name)),
+        match target_called(name) {
+            Some(name) if target.is_none() => Some(Self::Target(name)),
             _ => Some(Self::Other(path.to_owned())),
         }
     }
+}
+
+/// The target of a folder's name: not a name that means something else in REPO.
+fn target_called(name: &str) -> Option<TargetName> {
+    TargetName::new(name).ok().filter(|_| name != REPODATA && name != GENERATIONS)
 }
 
 /// The path below SOURCE of a target's folder, or of SOURCE itself.
@@ -248,4 +254,29 @@ pub(super) fn read_priority(
     (&file).take(priority::MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
     let same = Stamp::of(&file.metadata()?) == stamp;
     Ok(same.then(|| (stamp, Priority::parse(&bytes))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_something_in_a_repository_is_no_target() {
+        let of = |path: &str| Spot::of(Path::new(path));
+        assert!(
+            matches!(of("f43"), Some(Spot::Target(_)))
+                && matches!(of("f43/a-1-1.src.rpm"), Some(Spot::Srpm(_)))
+        );
+        for name in ["generations", "repodata"] {
+            assert_eq!(of(name), Some(Spot::Other(name.into())));
+            assert_eq!(of(&format!("{name}/a-1-1.src.rpm")), None);
+            assert_eq!(of(&format!("{name}/priority.txt")), None);
+        }
+        let source = tempfile::tempdir().unwrap();
+        fs::create_dir(source.path().join("generations")).unwrap();
+        let listing = list(source.path(), None).unwrap();
+        assert!(listing.targets.is_empty());
+        let why = "a folder with this name cannot be a target's";
+        assert_eq!(listing.others, [(PathBuf::from("generations"), why)]);
+    }
 }
