@@ -9,6 +9,7 @@
 //!
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.
 
+mod entries;
 mod folder;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -18,6 +19,7 @@ mod intake;
 mod jobs;
 mod lists;
 pub mod priority;
+mod requires;
 mod srpm;
 mod watch;
 
@@ -32,6 +34,7 @@ use std::time::Duration;
 use moji_proto::TargetName;
 
 pub use priority::{Priority, Warning};
+pub use requires::{Demand, Lack, Requires};
 pub use srpm::SrpmHeader;
 pub use watch::watch;
 
