@@ -1,9 +1,9 @@
 //! SOURCE, the folder in which SRPMs wait: what lies there becomes events for the owner of the
 //! queue.
 //!
-//! An SRPM counts when it is whole, an operator edits `priority.txt` with any editor, and neither
-//! may wait for the other. What happens when is decided in pure code (`intake` for SRPMs,
-//! `lists` for `priority.txt`): it gets observations and the time, and answers with actions.
+//! An SRPM counts when it is whole, an operator edits `priority.txt` and `requires.txt` with any
+//! editor, and neither may wait for the other. What happens when is decided in pure code (`intake` for SRPMs,
+//! `lists` for those two): it gets observations and the time, and answers with actions.
 //! [`watch()`] acts: it asks the file system (off the async threads, in `jobs`) and sends the
 //! events. inotify (`hints`) only says where to look; a rescan finds what it did not say.
 //!
@@ -76,7 +76,8 @@ impl SourceConfig {
 pub enum SourceEvent {
     /// A whole, readable SRPM: new, replaced by other content under the same name, or moved back.
     /// Once for each time it changed (size, times or inode); a `chmod` or `touch` repeats it for
-    /// the same content, so a `Found` of a queued key replaces what was known of it.
+    /// the same content, so a `Found` of a queued key replaces what was known of it. So does what
+    /// happens to another hard link of the file: it was queued for another target, and is moved there.
     Found(QueuedSrpm),
     /// Something writes over an SRPM that was found: not to be handed out until it is found again.
     Changing(BuildKey),
@@ -95,6 +96,13 @@ pub enum SourceEvent {
         target: Option<TargetName>,
         /// Its content. Its warnings are already in the log.
         list: Priority,
+    },
+    /// A `requires.txt` as it is now; an empty list when it was removed.
+    Requires {
+        /// The target in whose folder it lies; `None` for the one directly in SOURCE.
+        target: Option<TargetName>,
+        /// Its content. Its warnings are already in the log.
+        list: Requires,
     },
     /// Comes once: everything that lay in SOURCE at the start has been reported, except what was
     /// not whole, not readable, or written to just then. Before that the order of the queue is not
