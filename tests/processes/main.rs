@@ -24,4 +24,5 @@ mod priority;
 mod proxy;
 mod reader;
 mod signals;
+mod targets;
 mod tls;
