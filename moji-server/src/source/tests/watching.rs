@@ -468,8 +468,11 @@ async fn names_of_one_file_for_two_targets() {
     let mut watched = Watched::with(|c| c.rescan = Duration::from_millis(100), |_| {}).await;
     watched.ready().await;
     let names: Vec<_> = (0..50).map(|n| format!("p{n}-1-1.src.rpm")).collect();
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
     for name in &names {
         fs::write(watched.aside(name), srpm("p")).unwrap();
+        // By its age such a file is never quiet.
+        fs::File::options().write(true).open(watched.aside(name)).unwrap().set_modified(tomorrow).unwrap();
     }
     for target in ["f43", "f44"] {
         fs::create_dir(watched.path(target)).unwrap();
