@@ -66,4 +66,4 @@ macro_rules! targets {
     };
 }
 
-targets! { frame handshake priority root_log srpm to_builder to_server }
+targets! { frame handshake priority requires root_log srpm to_builder to_server }

@@ -10,8 +10,8 @@
 //! **The border.** Through here goes whatever a peer names or fills, and whatever others than the server
 //! can put into its way: results and logs in staging, the SRPM on its way to a builder, `build.json`, the
 //! records in FINISHED. Not through here: the four folders themselves and what the operator names
-//! (their paths may well have links in them), `priority.txt` (which may be a link to somebody's checkout),
-//! and renames of whole entries with checked names, which never follow the entry itself.
+//! (their paths may well have links in them), `priority.txt` and `requires.txt` (which may be links to
+//! somebody's checkout), and renames of whole entries with checked names, which never follow the entry itself.
 //!
 //! All of it blocks. It knows neither attempts nor names: that these are checked is the types' business,
 //! and that a name is one part of a path is checked once more.

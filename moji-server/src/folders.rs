@@ -1,7 +1,8 @@
 //! The four folders: where things lie, and the renames between them.
 //!
 //! An SRPM is in exactly one of SOURCE, WORKING and FINISHED at every instant, because it moves
-//! only by rename(2). Nothing here decides anything. All of it blocks.
+//! only by rename(2). A person may give one file several names, for several targets or to build it
+//! again: each is moved for itself. Nothing here decides anything. All of it blocks.
 
 use std::fs;
 use std::io;
@@ -338,7 +339,13 @@ fn make_parent(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), fs::create_dir_all)
 }
 
+/// Moves a file, in place of what is there.
 fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    // rename(2) between two names of one file succeeds, does nothing, and leaves both. Without the
+    // other one first, so that whatever cuts this short leaves the file where it was.
+    if is_one_file(from, to) {
+        fs::remove_file(to)?;
+    }
     match fs::rename(from, to) {
         // Either the file is gone, or the target's folder is not there yet.
         Err(error) if error.kind() == io::ErrorKind::NotFound && from.symlink_metadata().is_ok() => {
@@ -347,6 +354,12 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// Whether two paths are names of the same file.
+fn is_one_file(one: &Path, other: &Path) -> bool {
+    let (Ok(one), Ok(other)) = (one.symlink_metadata(), other.symlink_metadata()) else { return false };
+    one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// rename(2) that fails when `to` exists; where the file system cannot do that in one step, in two.
@@ -461,5 +474,63 @@ mod tests {
             assert!(finished.exists() && !working.exists() && !source.exists());
             assert_eq!(folders.lease(&key).unwrap_err().kind(), io::ErrorKind::NotFound);
         }
+    }
+
+    /// Where an SRPM lies: in SOURCE, WORKING, FINISHED.
+    fn places(folders: &Folders, key: &BuildKey) -> [bool; 3] {
+        [&folders.source, &folders.working, &folders.finished].map(|folder| folder.join(key.path()).exists())
+    }
+
+    #[test]
+    fn a_name_moves_even_onto_another_name_of_its_file() {
+        let at = tempfile::tempdir().unwrap();
+        let mut folders = folders(at.path());
+        let _lock = folders.prepare().unwrap();
+        let key = key(Some("f43"), "a-1-1.src.rpm");
+        let [source, working, finished] =
+            [&folders.source, &folders.working, &folders.finished].map(|folder| folder.join(key.path()));
+        for path in [&source, &working, &finished] {
+            make_parent(path).unwrap();
+        }
+        // Built once, and linked back to be built again.
+        fs::write(&finished, "a").unwrap();
+        fs::hard_link(&finished, &source).unwrap();
+        let inode = finished.metadata().unwrap().ino();
+        folders.lease(&key).unwrap();
+        assert_eq!(places(&folders, &key), [false, true, true]);
+        folders.finish(&key).unwrap();
+        assert_eq!(places(&folders, &key), [false, false, true]);
+        // Linked back while it is built, and the builder is lost.
+        fs::hard_link(&finished, &working).unwrap();
+        fs::hard_link(&finished, &source).unwrap();
+        folders.requeue(&key).unwrap();
+        assert_eq!(places(&folders, &key), [true, false, true]);
+        folders.refuse(&key).unwrap();
+        assert_eq!(places(&folders, &key), [false, false, true]);
+        // Leased while another name of it is left over in WORKING.
+        fs::hard_link(&finished, &working).unwrap();
+        fs::rename(&finished, &source).unwrap();
+        folders.lease(&key).unwrap();
+        assert_eq!(places(&folders, &key), [false, true, false]);
+        let data = working.metadata().unwrap();
+        assert_eq!((data.ino(), data.nlink()), (inode, 1));
+    }
+
+    #[test]
+    fn the_names_for_other_targets_stay() {
+        let at = tempfile::tempdir().unwrap();
+        let mut folders = folders(at.path());
+        let _lock = folders.prepare().unwrap();
+        let [one, other] = ["f43", "f44"].map(|target| key(Some(target), "a-1-1.src.rpm"));
+        let [source, linked] = [&one, &other].map(|key| folders.source.join(key.path()));
+        make_parent(&source).unwrap();
+        make_parent(&linked).unwrap();
+        fs::write(&source, "a").unwrap();
+        fs::hard_link(&source, &linked).unwrap();
+        folders.lease(&one).unwrap();
+        folders.finish(&one).unwrap();
+        assert_eq!(places(&folders, &one), [false, false, true]);
+        assert_eq!(places(&folders, &other), [true, false, false]);
+        assert_eq!(linked.metadata().unwrap().nlink(), 2);
     }
 }

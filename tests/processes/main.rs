@@ -14,6 +14,7 @@ mod fsck;
 mod full_disk;
 mod latency;
 mod limits;
+mod linked;
 mod live_logs;
 mod losses;
 mod main_job;

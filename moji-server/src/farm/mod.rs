@@ -318,6 +318,8 @@ impl Farm {
             SourceEvent::Priority { target, list } => {
                 self.handle(Event::Priority { target, list }).await;
             }
+            // Nobody asks for it yet.
+            SourceEvent::Requires { .. } => {}
         }
     }
 

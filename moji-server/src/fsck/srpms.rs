@@ -44,7 +44,8 @@ fn duplicates(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -
         [(source, working), (source, finished), (working, finished)]
     {
         for (key, seen) in here {
-            let Some(other) = there.get(key) else { continue };
+            // Two names of one file: a person has linked it back to have it built again.
+            let Some(other) = there.get(key).filter(|other| other.inode != seen.inode) else { continue };
             let path = from.join(key.path());
             let content = match are_same((&path, seen), (&to.join(key.path()), other)) {
                 Ok(true) => Discardable::Yes,
@@ -60,9 +61,6 @@ fn duplicates(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -
 }
 
 fn are_same((path, seen): (&Path, &Seen), (other_path, other): (&Path, &Seen)) -> io::Result<bool> {
-    if seen.inode == other.inode {
-        return Ok(true);
-    }
     Ok(seen.size == other.size && metadata::digest(path)? == metadata::digest(other_path)?)
 }
 

@@ -208,8 +208,9 @@ fn is_left(wanted: &[&str], damage: impl FnOnce(&Farm)) {
 
 #[test]
 fn duplicates() {
-    let farm =
-        is_mended(&["duplicate-srpm"], |farm| fs::hard_link(farm.finished("a"), farm.source("a")).unwrap());
+    let farm = is_mended(&["duplicate-srpm"], |farm| {
+        put(&farm.source("a"), &fs::read(farm.finished("a")).unwrap());
+    });
     assert!(farm.finished("a").exists() && !farm.source("a").exists());
     let farm = is_mended(&["duplicate-srpm"], |farm| {
         put(&farm.working("f43/b"), &fs::read(farm.finished("f43/b")).unwrap());
@@ -219,6 +220,17 @@ fn duplicates() {
     is_left(&["duplicate-srpm"], |farm| {
         put(&farm.source("new"), b"one");
         put(&farm.working("new"), b"two");
+    });
+}
+
+/// Linked back to be built again, and linked for another target: a wish, no damage.
+#[test]
+fn names_of_one_file() {
+    is_left(&[], |farm| {
+        fs::hard_link(farm.finished("a"), farm.source("a")).unwrap();
+        fs::create_dir_all(farm.folders.source.join("f44")).unwrap();
+        fs::hard_link(farm.finished("f43/b"), farm.source("f44/b")).unwrap();
+        history::rebuild(&farm.folders, None).unwrap();
     });
 }
 

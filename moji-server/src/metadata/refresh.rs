@@ -202,7 +202,6 @@ impl Run {
         let edition =
             ledger.published.as_ref().filter(|edition| Some(edition.repomd) == follows && served.is_some());
         if let Some(edition) = edition.filter(|edition| trusted && edition.packages == packages) {
-            return Ok(Looked::Same(generation(self.repository.clone(), edition.number, &edition.packages)));
             return Ok(Looked::Same(Box::new(reached(self.repository.clone(), edition, &mut generations))));
         }
         let revision = publish::served_revision(folder).context("failed to read repomd.xml")?;
@@ -319,7 +318,7 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
     }
     refused.extend(still);
     refused.sort();
-    let generation = generation(repository, number, &packages);
+    let count = packages.len();
     let edition = Edition {
         number,
         repomd: Sha256::of(b""),
@@ -341,12 +340,6 @@ fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> R
     })?;
     // What is left of it is removed before the next run too.
     let _ = clear(&places.staging);
-    info!("{}: generation {number} is published, {} packages", generation.repository, generation.packages);
-    Ok(generation)
-}
-
-fn generation(repository: Repository, number: u64, listing: &[Package]) -> Generation {
-    Generation { repository, number, packages: listing.len(), listing: listing.into(), fixed: false }
     info!("{repository}: generation {number} is published, {count} packages");
     let edition = ledger.published.as_ref().context("the ledger does not know what was published")?;
     Ok(reached(repository, edition, &mut generations))

@@ -12,14 +12,12 @@ use std::time::{Duration, SystemTime};
 use moji_proto::{SrpmName, TargetName};
 use rustix::fs::{Mode, OFlags};
 
-use super::priority::{self, Priority};
+use super::entries::MAX_SIZE;
+use super::lists::{Content, Kind, ListName};
 use super::srpm::{self, Head};
 use crate::BuildKey;
 use crate::beneath::Folder;
 use crate::metadata::{GENERATIONS, REPODATA};
-
-/// The name of the list of what to build first.
-pub(super) const PRIORITY: &str = "priority.txt";
 
 /// When this differs, the file may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +49,12 @@ impl Stamp {
         }
     }
 
+    /// Whether nothing but the ctime differs: then the content is the same, unless somebody set its
+    /// mtime back. Other names of a file change its ctime when they come, move or go.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        Self { ctime: other.ctime, ..*self } == *other
+    }
+
     pub(super) fn changed_at(&self) -> jiff::Timestamp {
         jiff::Timestamp::from_nanosecond(self.ctime.into()).unwrap_or(jiff::Timestamp::UNIX_EPOCH)
     }
@@ -70,7 +74,7 @@ pub(super) enum Spot {
     Root,
     /// A target's folder, or a file that is called like one.
     Target(TargetName),
-    Priority(Option<TargetName>),
+    List(ListName),
     Srpm(BuildKey),
     /// The path below SOURCE of something that moji does not use.
     Other(PathBuf),
@@ -91,8 +95,8 @@ impl Spot {
             _ => return None,
         };
         let Some(name) = name.to_str() else { return Some(Self::Other(path.to_owned())) };
-        if name == PRIORITY {
-            return Some(Self::Priority(target));
+        if let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.file_name() == name) {
+            return Some(Self::List(ListName { target, kind }));
         }
         let temporary = name.starts_with(['.', '#'])
             || [".part", "~", ".swp"].iter().any(|end| name.ends_with(end))
@@ -124,7 +128,7 @@ pub(super) fn below(target: Option<&TargetName>) -> PathBuf {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub(super) srpms: BTreeMap<SrpmName, Sight>,
-    pub(super) priority: Option<Sight>,
+    pub(super) lists: BTreeMap<Kind, Sight>,
     /// Target folders, in SOURCE itself.
     pub(super) targets: BTreeSet<TargetName>,
     /// What is there but not used, and why.
@@ -147,7 +151,11 @@ pub(super) fn list(source: &Path, target: Option<&TargetName>) -> io::Result<Lis
                     listing.srpms.insert(key.srpm, sight);
                 }
             }
-            Found::Priority(sight) => listing.priority = Some(sight),
+            Found::List(sight) => {
+                if let Spot::List(list) = spot {
+                    listing.lists.insert(list.kind, sight);
+                }
+            }
             Found::Folder => {
                 if let Spot::Target(target) = spot {
                     listing.targets.insert(target);
@@ -164,7 +172,7 @@ pub(super) fn list(source: &Path, target: Option<&TargetName>) -> io::Result<Lis
 #[derive(Debug)]
 pub(super) enum Found {
     Srpm(Sight),
-    Priority(Sight),
+    List(Sight),
     /// A target's folder.
     Folder,
     /// Something that is left alone, and why.
@@ -172,8 +180,8 @@ pub(super) enum Found {
     Nothing,
 }
 
-/// Looks at one path, without following a symlink (except that of a `priority.txt`, which may well
-/// lie in somebody's git checkout).
+/// Looks at one path, without following a symlink (except that of a list, which may well lie in
+/// somebody's git checkout).
 ///
 /// # Errors
 /// When the file system does not say; that nothing is there is no error.
@@ -181,7 +189,7 @@ pub(super) fn look(source: &Path, spot: &Spot) -> io::Result<Found> {
     let (path, follow) = match spot {
         Spot::Root => (PathBuf::new(), true),
         Spot::Target(target) => (below(Some(target)), false),
-        Spot::Priority(target) => (below(target.as_ref()).join(PRIORITY), true),
+        Spot::List(list) => (list.path(), true),
         Spot::Srpm(key) => (key.path(), false),
         Spot::Other(path) => (path.clone(), false),
     };
@@ -199,8 +207,8 @@ pub(super) fn look(source: &Path, spot: &Spot) -> io::Result<Found> {
         }
         Spot::Srpm(_) if data.is_dir() => Found::Other("it is a folder"),
         Spot::Srpm(_) => Found::Other("it is no regular file"),
-        Spot::Priority(_) if data.is_file() => Found::Priority(Sight::of(&data)),
-        Spot::Priority(_) => Found::Other("it is no regular file"),
+        Spot::List(_) if data.is_file() => Found::List(Sight::of(&data)),
+        Spot::List(_) => Found::Other("it is no regular file"),
         Spot::Target(_) if data.is_dir() => Found::Folder,
         Spot::Other(path) if path.to_string_lossy().ends_with(".src.rpm") => {
             Found::Other("its name has characters that no SRPM has, or is too long")
@@ -232,18 +240,14 @@ pub(super) fn read_srpm(source: &Path, key: &BuildKey) -> io::Result<Option<(Sta
     Ok(same.then_some((stamp, head)))
 }
 
-/// Reads a `priority.txt`, and says which file it was; `None` as above.
+/// Reads a list, and says which file it was; `None` as above.
 ///
 /// # Errors
 /// When it cannot be opened or read.
-pub(super) fn read_priority(
-    source: &Path,
-    target: Option<&TargetName>,
-) -> io::Result<Option<(Stamp, Priority)>> {
+pub(super) fn read_list(source: &Path, list: &ListName) -> io::Result<Option<(Stamp, Content)>> {
     // The one path here whose links are followed. A FIFO or device does not block it.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let path = source.join(below(target)).join(PRIORITY);
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    let file = File::from(rustix::fs::open(source.join(list.path()), flags, Mode::empty())?);
     let data = file.metadata()?;
     if !data.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
@@ -251,9 +255,9 @@ pub(super) fn read_priority(
     let stamp = Stamp::of(&data);
     let mut bytes = Vec::new();
     // One byte more, so that the parser sees that it is too long.
-    (&file).take(priority::MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
+    (&file).take(MAX_SIZE as u64 + 1).read_to_end(&mut bytes)?;
     let same = Stamp::of(&file.metadata()?) == stamp;
-    Ok(same.then(|| (stamp, Priority::parse(&bytes))))
+    Ok(same.then(|| (stamp, Content::parse(list.kind, &bytes))))
 }
 
 #[cfg(test)]

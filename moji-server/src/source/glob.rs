@@ -142,31 +142,72 @@ impl GlobSet {
 
     /// Which of the first `count` globs is the first that matches `name` up to one of `lengths`.
     pub(super) fn first(&self, count: usize, name: &str, lengths: &[usize]) -> Option<usize> {
-        let words = self.ends.get(..count)?.last()?.div_ceil(64);
+        let mut first = count;
+        self.run(count, name, lengths, |mut ended| {
+            if let Some((word, bits)) = Iterator::find(&mut ended, |(_, bits)| *bits != 0) {
+                first = first.min(self.glob_at(word, bits));
+            }
+        });
+        (first < count).then_some(first)
+    }
+
+    /// All globs that match `name` up to one of `lengths`, some of them more than once.
+    pub(super) fn all(&self, name: &str, lengths: &[usize]) -> Vec<usize> {
+        let mut all = Vec::new();
+        self.run(self.ends.len(), name, lengths, |ended| {
+            for (word, mut bits) in ended {
+                while bits != 0 {
+                    all.push(self.glob_at(word, bits));
+                    bits &= bits - 1;
+                }
+            }
+        });
+        all
+    }
+
+    /// The glob that has the lowest place of `bits` in a word.
+    fn glob_at(&self, word: usize, bits: u64) -> usize {
+        let place = word * 64 + bits.trailing_zeros() as usize;
+        self.ends.partition_point(|end| *end <= place)
+    }
+
+    /// Tries the first `count` globs, and tells for each of `lengths` the words of ends that were
+    /// reached; ends of more than those may be among them.
+    fn run(
+        &self,
+        count: usize,
+        name: &str,
+        lengths: &[usize],
+        mut tell: impl FnMut(&mut dyn Iterator<Item = (usize, u64)>),
+    ) {
+        let Some(words) = self.ends.get(..count).and_then(<[_]>::last).map(|end| end.div_ceil(64)) else {
+            return;
+        };
         // With a word of zeros before them: then the words do not depend on each other, and the
         // compiler takes several at once.
-        let mut at = [&[0], self.begin.get(..words)?].concat();
+        let mut at = vec![0];
+        at.extend(self.begin.iter().take(words));
         let mut next = at.clone();
-        let mut first = count;
         for (length, byte) in (1..).zip(name.bytes()) {
-            let masks = self.lead.get(usize::from(byte))?.iter().zip(&self.stay);
-            let words = at.iter().zip(at.get(1..)?).zip(masks);
-            for (next, ((low, high), (lead, stay))) in next.get_mut(1..)?.iter_mut().zip(words) {
+            let Some(lead) = self.lead.get(usize::from(byte)) else { return };
+            let masks = lead.iter().zip(&self.stay);
+            let words = at.iter().zip(at.get(1..).unwrap_or_default()).zip(masks);
+            for (next, ((low, high), (lead, stay))) in
+                next.get_mut(1..).unwrap_or_default().iter_mut().zip(words)
+            {
                 *next = (high << 1 | low >> 63) & lead | high & stay;
             }
             std::mem::swap(&mut at, &mut next);
             if lengths.contains(&length) {
-                let mut ended = (0..).zip(at.get(1..)?.iter().zip(&self.end).map(|(at, end)| at & end));
-                if let Some((word, bits)) = ended.find(|(_, bits)| *bits != 0) {
-                    let place = word * 64 + bits.trailing_zeros() as usize;
-                    first = first.min(self.ends.partition_point(|end| *end <= place));
-                }
+                tell(
+                    &mut (0..)
+                        .zip(at.get(1..).unwrap_or_default().iter().zip(&self.end).map(|(at, end)| at & end)),
+                );
             }
             if at.iter().all(|word| *word == 0) {
-                break;
+                return;
             }
         }
-        (first < count).then_some(first)
     }
 }
 

@@ -266,7 +266,9 @@ impl Intake {
                 actions.push(Action::Read(key));
             }
             Verdict::Wait(until) => {
-                if let Told::Found(_) = file.told {
+                if let Told::Found(stamp) = file.told
+                    && (file.writing || !stamp.is_like(&file.stamp))
+                {
                     file.told = Told::Changing;
                     actions.push(Action::Tell(SourceEvent::Changing(key.clone())));
                 }
@@ -312,9 +314,11 @@ impl File {
     fn saw(&mut self, now: Duration, sight: Sight, hint: Hint) {
         if sight.stamp != self.stamp {
             self.writing &= sight.stamp.file == self.stamp.file;
-            // A chmod, or another hard link, leaves the content alone.
-            self.closed &= Stamp { ctime: self.stamp.ctime, ..sight.stamp } == self.stamp;
-            (self.stamp, self.since, self.age) = (sight.stamp, now, sight.age);
+            // A chmod, or what happens to another name of the file, leaves the content alone.
+            if !sight.stamp.is_like(&self.stamp) {
+                (self.closed, self.since, self.age) = (false, now, sight.age);
+            }
+            self.stamp = sight.stamp;
         }
         match hint {
             Hint::Closed => (self.closed, self.writing) = (true, false),

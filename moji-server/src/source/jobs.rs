@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 use moji_proto::TargetName;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use super::Priority;
 use super::folder::{self, Found, Listing, Spot, Stamp};
 use super::intake::{Hint, Reading};
+use super::lists::{Content, ListName};
 use crate::BuildKey;
 
 /// What a job found out.
 pub(super) enum Done {
     Looked { sightings: Vec<Sighting>, all: bool, watcher: Option<RecommendedWatcher> },
     Heads(Vec<(BuildKey, Reading)>),
-    List(Option<TargetName>, Result<Option<(Stamp, Priority)>, String>),
+    List(ListName, Result<Option<(Stamp, Content)>, String>),
 }
 
 /// One thing that a look showed.
@@ -98,14 +98,14 @@ pub(super) fn read_srpms(source: &Path, keys: Vec<BuildKey>) -> Done {
     Done::Heads(keys.into_iter().map(read).collect())
 }
 
-/// The job that reads a `priority.txt`.
-pub(super) fn read_list(source: &Path, place: Option<TargetName>) -> Done {
-    let content = match folder::read_priority(source, place.as_ref()) {
+/// The job that reads a list.
+pub(super) fn read_list(source: &Path, list: ListName) -> Done {
+    let content = match folder::read_list(source, &list) {
         Ok(content) => Ok(content),
         Err(error) if is_replaced(&error) => Ok(None),
         Err(error) => Err(error.to_string()),
     };
-    Done::List(place, content)
+    Done::List(list, content)
 }
 
 /// Since it was looked at, the file went, or something else took its place.

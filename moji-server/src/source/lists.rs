@@ -1,4 +1,4 @@
-//! When a `priority.txt` is read again: the pure part of the watch, for the lists.
+//! When a `priority.txt` or `requires.txt` is read again: the pure part of the watch, for the lists.
 //!
 //! Editors truncate and write, or rename the old file away and create a new one: in between the
 //! list is empty or not there, and nobody may see that. So it is read when its writer closed it or
@@ -6,31 +6,101 @@
 //! since some start. Knows no file system, clock or task.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use moji_proto::TargetName;
 
-use super::folder::{Sight, Stamp};
+use super::folder::{Sight, Stamp, below};
 use super::intake::Hint;
-use super::{Priority, SourceEvent};
+use super::{Priority, Requires, SourceEvent, Warning};
 
 /// How long a list must stay as it is when nothing tells that its writer is done.
 const STILL: Duration = Duration::from_millis(100);
 /// The same for one that is empty or not there.
 const EMPTY: Duration = Duration::from_millis(500);
 
-/// In whose folder a list lies; `None`: in SOURCE itself.
-type Place = Option<TargetName>;
+/// What a list is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Priority,
+    Requires,
+}
+
+/// Which list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ListName {
+    /// In whose folder it lies; `None`: in SOURCE itself.
+    pub(super) target: Option<TargetName>,
+    pub(super) kind: Kind,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::Priority, Self::Requires];
+
+    pub(super) fn file_name(self) -> &'static str {
+        match self {
+            Self::Priority => "priority.txt",
+            Self::Requires => "requires.txt",
+        }
+    }
+}
+
+impl ListName {
+    /// The path below SOURCE.
+    pub(super) fn path(&self) -> PathBuf {
+        below(self.target.as_ref()).join(self.kind.file_name())
+    }
+}
+
+/// What a list says.
+#[derive(Debug, Clone)]
+pub(super) enum Content {
+    Priority(Priority),
+    Requires(Requires),
+}
+
+impl Content {
+    /// One of this kind. When the list is gone, that of no bytes.
+    pub(super) fn parse(kind: Kind, bytes: &[u8]) -> Self {
+        match kind {
+            Kind::Priority => Self::Priority(Priority::parse(bytes)),
+            Kind::Requires => Self::Requires(Requires::parse(bytes)),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Priority(list) => list.len(),
+            Self::Requires(list) => list.len(),
+        }
+    }
+
+    /// What was not understood, and how much more there is.
+    pub(super) fn warnings(&self) -> (&[Warning], usize) {
+        match self {
+            Self::Priority(list) => (list.warnings(), list.unsaid()),
+            Self::Requires(list) => (list.warnings(), list.unsaid()),
+        }
+    }
+
+    pub(super) fn event(self, target: Option<TargetName>) -> SourceEvent {
+        match self {
+            Self::Priority(list) => SourceEvent::Priority { target, list },
+            Self::Requires(list) => SourceEvent::Requires { target, list },
+        }
+    }
+}
 
 /// What was seen.
 #[derive(Debug)]
 pub(super) enum Observation {
     /// It was looked at; `None`: it is not there.
-    Seen { place: Place, sight: Option<Sight>, hint: Hint },
+    Seen { list: ListName, sight: Option<Sight>, hint: Hint },
     /// SOURCE was listed: these are the target folders.
     Targets(BTreeSet<TargetName>),
     /// The answer to [`Action::Read`]. `None`: it changed while it was read.
-    Content { place: Place, content: Result<Option<(Stamp, Priority)>, String> },
+    Content { list: ListName, content: Result<Option<(Stamp, Content)>, String> },
     /// Time has passed.
     Tick,
 }
@@ -39,18 +109,18 @@ pub(super) enum Observation {
 #[derive(Debug)]
 pub(super) enum Action {
     /// Look whether it is there, with [`Hint::Touched`].
-    Look(Place),
+    Look(ListName),
     /// Read it. Answered exactly once.
-    Read(Place),
-    Tell(SourceEvent),
+    Read(ListName),
+    Tell(ListName, Content),
     /// For the log.
     Warn(String),
 }
 
-/// All lists in SOURCE. There are few: one for each target.
+/// All lists in SOURCE. There are few: one of each kind for each target.
 #[derive(Debug, Default)]
 pub(super) struct Lists {
-    lists: BTreeMap<Place, List>,
+    lists: BTreeMap<ListName, List>,
 }
 
 #[derive(Debug)]
@@ -78,39 +148,37 @@ impl Lists {
     pub(super) fn handle(&mut self, now: Duration, observation: Observation) -> Vec<Action> {
         let mut actions = Vec::new();
         match observation {
-            Observation::Seen { place, sight, hint } => {
-                self.seen(now, place, sight, hint, &mut actions);
-            }
+            Observation::Seen { list, sight, hint } => self.seen(now, list, sight, hint, &mut actions),
             Observation::Targets(targets) => {
-                let gone = |place: &&Place| place.as_ref().is_some_and(|target| !targets.contains(target));
+                let gone =
+                    |name: &&ListName| name.target.as_ref().is_some_and(|target| !targets.contains(target));
                 actions.extend(self.lists.keys().filter(gone).cloned().map(Action::Look));
             }
-            Observation::Content { place, content } => {
-                let Some(list) = self.lists.get_mut(&place) else { return actions };
+            Observation::Content { list: name, content } => {
+                let Some(list) = self.lists.get_mut(&name) else { return actions };
                 list.reading = false;
                 match content {
                     Ok(Some((stamp, content))) if list.stamp == Some(stamp) => {
                         list.unreadable = false;
                         list.told = list.stamp;
-                        let event = SourceEvent::Priority { target: place, list: content };
-                        actions.push(Action::Tell(event));
+                        actions.push(Action::Tell(name, content));
                     }
                     Ok(_) => list.deadline = Some(now + STILL),
                     Err(error) => {
                         if !std::mem::replace(&mut list.unreadable, true) {
                             actions.push(Action::Warn(format!(
                                 "{} cannot be read: {error}; the list that was read last stays in force",
-                                path(&place)
+                                name.path().display()
                             )));
                         }
                     }
                 }
             }
             Observation::Tick => {
-                for (place, list) in &mut self.lists {
+                for (name, list) in &mut self.lists {
                     if list.deadline.is_some_and(|at| at <= now) {
                         list.deadline = None;
-                        actions.push(Action::Look(place.clone()));
+                        actions.push(Action::Look(name.clone()));
                     }
                 }
             }
@@ -121,15 +189,15 @@ impl Lists {
     fn seen(
         &mut self,
         now: Duration,
-        place: Place,
+        name: ListName,
         sight: Option<Sight>,
         hint: Hint,
         actions: &mut Vec<Action>,
     ) {
-        if sight.is_none() && !self.lists.contains_key(&place) {
+        if sight.is_none() && !self.lists.contains_key(&name) {
             return;
         }
-        let list = self.lists.entry(place.clone()).or_insert_with(|| List::new(now, sight));
+        let list = self.lists.entry(name.clone()).or_insert_with(|| List::new(now, sight));
         list.saw(now, sight, hint);
         if list.reading || (list.stamp == list.told && list.stamp.is_some()) {
             return;
@@ -140,13 +208,13 @@ impl Lists {
         } else if list.stamp.is_some() {
             list.deadline = None;
             list.reading = true;
-            actions.push(Action::Read(place));
+            actions.push(Action::Read(name));
         } else {
             let told = list.told.is_some();
-            self.lists.remove(&place);
+            self.lists.remove(&name);
             if told {
-                let list = Priority::default();
-                actions.push(Action::Tell(SourceEvent::Priority { target: place, list }));
+                let nothing = Content::parse(name.kind, b"");
+                actions.push(Action::Tell(name, nothing));
             }
         }
     }
@@ -191,12 +259,5 @@ impl List {
         };
         let age = if self.writing { Duration::ZERO } else { self.age };
         patience.saturating_sub(now.saturating_sub(self.since).saturating_add(age))
-    }
-}
-
-fn path(place: &Place) -> String {
-    match place {
-        Some(target) => format!("{target}/{}", super::folder::PRIORITY),
-        None => super::folder::PRIORITY.to_owned(),
     }
 }

@@ -1,14 +1,15 @@
 //! SOURCE, the folder in which SRPMs wait: what lies there becomes events for the owner of the
 //! queue.
 //!
-//! An SRPM counts when it is whole, an operator edits `priority.txt` with any editor, and neither
-//! may wait for the other. What happens when is decided in pure code (`intake` for SRPMs,
-//! `lists` for `priority.txt`): it gets observations and the time, and answers with actions.
+//! An SRPM counts when it is whole, an operator edits `priority.txt` and `requires.txt` with any
+//! editor, and neither may wait for the other. What happens when is decided in pure code (`intake` for SRPMs,
+//! `lists` for those two): it gets observations and the time, and answers with actions.
 //! [`watch()`] acts: it asks the file system (off the async threads, in `jobs`) and sends the
 //! events. inotify (`hints`) only says where to look; a rescan finds what it did not say.
 //!
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.
 
+mod entries;
 mod folder;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -18,6 +19,7 @@ mod intake;
 mod jobs;
 mod lists;
 pub mod priority;
+mod requires;
 mod srpm;
 mod watch;
 
@@ -32,6 +34,7 @@ use std::time::Duration;
 use moji_proto::TargetName;
 
 pub use priority::{Priority, Warning};
+pub use requires::{Demand, Lack, Requires};
 pub use srpm::SrpmHeader;
 pub use watch::watch;
 
@@ -73,7 +76,8 @@ impl SourceConfig {
 pub enum SourceEvent {
     /// A whole, readable SRPM: new, replaced by other content under the same name, or moved back.
     /// Once for each time it changed (size, times or inode); a `chmod` or `touch` repeats it for
-    /// the same content, so a `Found` of a queued key replaces what was known of it.
+    /// the same content, so a `Found` of a queued key replaces what was known of it. So does what
+    /// happens to another hard link of the file: it was queued for another target, and is moved there.
     Found(QueuedSrpm),
     /// Something writes over an SRPM that was found: not to be handed out until it is found again.
     Changing(BuildKey),
@@ -92,6 +96,13 @@ pub enum SourceEvent {
         target: Option<TargetName>,
         /// Its content. Its warnings are already in the log.
         list: Priority,
+    },
+    /// A `requires.txt` as it is now; an empty list when it was removed.
+    Requires {
+        /// The target in whose folder it lies; `None` for the one directly in SOURCE.
+        target: Option<TargetName>,
+        /// Its content. Its warnings are already in the log.
+        list: Requires,
     },
     /// Comes once: everything that lay in SOURCE at the start has been reported, except what was
     /// not whole, not readable, or written to just then. Before that the order of the queue is not

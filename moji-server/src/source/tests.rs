@@ -3,5 +3,6 @@
 mod intake;
 mod lists;
 mod priority;
+mod requires;
 mod srpm;
 mod watching;

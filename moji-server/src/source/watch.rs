@@ -22,8 +22,8 @@ use super::folder::{self, Found, Listing, Spot};
 use super::hints::{self, Dirty};
 use super::intake::{self, Hint, Intake};
 use super::jobs::{self, Done, Sighting};
-use super::lists::{self, Lists};
-use super::{Priority, SourceConfig, SourceEvent};
+use super::lists::{self, Content, Kind, ListName, Lists};
+use super::{SourceConfig, SourceEvent};
 use crate::BuildKey;
 
 /// Hints that wait; when there are more, everything is looked at.
@@ -32,7 +32,7 @@ const HINTS: usize = 4096;
 const READS: usize = 64;
 /// Jobs that read headers at the same time.
 const READERS: usize = 4;
-/// Warnings of one `priority.txt` that are logged.
+/// Warnings of one list that are logged.
 const WARNINGS: usize = 20;
 
 /// Watches SOURCE until `shutdown`, or until nobody receives the events. Waits while the channel
@@ -88,7 +88,7 @@ struct Start {
     /// Everything was listed once; what is read from now on came later.
     listed: bool,
     srpms: BTreeSet<BuildKey>,
-    lists: BTreeSet<Option<TargetName>>,
+    lists: BTreeSet<ListName>,
 }
 
 struct Watch {
@@ -201,11 +201,11 @@ impl Watch {
                     self.intake(intake::Observation::Head { key, head }, out);
                 }
             }
-            Done::List(place, content) => {
+            Done::List(list, content) => {
                 if let Some(start) = &mut self.start {
-                    start.lists.remove(&place);
+                    start.lists.remove(&list);
                 }
-                self.lists(lists::Observation::Content { place, content }, out);
+                self.lists(lists::Observation::Content { list, content }, out);
             }
         }
         if self.start.as_ref().is_some_and(|s| s.listed && s.srpms.is_empty() && s.lists.is_empty()) {
@@ -228,9 +228,9 @@ impl Watch {
                     let sight = self.srpm_at(&key, found, &mut odd);
                     self.intake(intake::Observation::Srpm { key, sight, hint }, out);
                 }
-                Sighting::Spot(Spot::Priority(place), hint, found) => {
-                    let sight = if let Found::Priority(sight) = found { Some(sight) } else { None };
-                    self.lists(lists::Observation::Seen { place, sight, hint }, out);
+                Sighting::Spot(Spot::List(list), hint, found) => {
+                    let sight = if let Found::List(sight) = found { Some(sight) } else { None };
+                    self.lists(lists::Observation::Seen { list, sight, hint }, out);
                 }
                 Sighting::Spot(Spot::Other(path), _, Found::Other(why)) => self.name(path, why, &mut odd),
                 Sighting::Spot(Spot::Target(target), _, Found::Other(why)) => {
@@ -263,12 +263,14 @@ impl Watch {
         odd: &mut BTreeSet<PathBuf>,
         out: &mut Vec<SourceEvent>,
     ) {
-        let Listing { srpms, priority, targets, others } = listing;
+        let Listing { srpms, lists, targets, others } = listing;
         for (path, why) in others {
             self.name(path, why, odd);
         }
-        let seen = lists::Observation::Seen { place: target.clone(), sight: priority, hint: Hint::Touched };
-        self.lists(seen, out);
+        for kind in Kind::ALL {
+            let (list, sight) = (ListName { target: target.clone(), kind }, lists.get(&kind).copied());
+            self.lists(lists::Observation::Seen { list, sight, hint: Hint::Touched }, out);
+        }
         if target.is_none() {
             self.lists(lists::Observation::Targets(targets.clone()), out);
             self.intake(intake::Observation::Targets(targets), out);
@@ -319,19 +321,17 @@ impl Watch {
     fn lists(&mut self, observation: lists::Observation, out: &mut Vec<SourceEvent>) {
         for action in self.lists.handle(self.begun.elapsed(), observation) {
             match action {
-                lists::Action::Look(place) => self.dirty.add(Spot::Priority(place), Hint::Touched),
-                lists::Action::Read(place) => {
+                lists::Action::Look(list) => self.dirty.add(Spot::List(list), Hint::Touched),
+                lists::Action::Read(list) => {
                     if let Some(start) = self.start.as_mut().filter(|start| !start.listed) {
-                        start.lists.insert(place.clone());
+                        start.lists.insert(list.clone());
                     }
                     let source = self.source.clone();
-                    self.jobs.spawn_blocking(move || jobs::read_list(&source, place));
+                    self.jobs.spawn_blocking(move || jobs::read_list(&source, list));
                 }
-                lists::Action::Tell(event) => {
-                    if let SourceEvent::Priority { target, list } = &event {
-                        log_list(target.as_ref(), list);
-                    }
-                    out.push(event);
+                lists::Action::Tell(list, content) => {
+                    log_list(&list, &content);
+                    out.push(content.event(list.target));
                 }
                 lists::Action::Warn(text) => tracing::warn!("{text}"),
             }
@@ -339,14 +339,15 @@ impl Watch {
     }
 }
 
-fn log_list(target: Option<&TargetName>, list: &Priority) {
-    let path = folder::below(target).join(folder::PRIORITY);
+fn log_list(list: &ListName, content: &Content) {
+    let path = list.path();
     let path = path.display();
-    tracing::info!("{path}: {} entries", list.len());
-    for warning in list.warnings().iter().take(WARNINGS) {
+    tracing::info!("{path}: {} entries", content.len());
+    let (warnings, unsaid) = content.warnings();
+    for warning in warnings.iter().take(WARNINGS) {
         tracing::warn!("{path}:{}: {}", warning.line, warning.text);
     }
-    let more = list.warnings().len().saturating_sub(WARNINGS) + list.unsaid();
+    let more = warnings.len().saturating_sub(WARNINGS) + unsaid;
     if more > 0 {
         tracing::warn!("{path}: {more} more lines are not understood");
     }

@@ -12,6 +12,7 @@ pub mod frame;
 pub mod handshake;
 mod message;
 pub mod priority;
+pub mod requires;
 pub mod root_log;
 pub mod srpm;
 pub mod to_builder;
@@ -21,10 +22,11 @@ pub mod to_server;
 pub type Check = fn(&[u8]);
 
 /// All targets, by the names of their corpora.
-pub const TARGETS: [(&str, Check); 7] = [
+pub const TARGETS: [(&str, Check); 8] = [
     ("frame", frame::check),
     ("handshake", handshake::check),
     ("priority", priority::check),
+    ("requires", requires::check),
     ("root_log", root_log::check),
     ("srpm", srpm::check),
     ("to_builder", to_builder::check),

@@ -31,17 +31,16 @@ pub fn check(bytes: &[u8]) {
     let bad: Vec<_> = numbered().filter(|(_, line)| matches!(line, Line::Bad)).map(|(n, _)| n).collect();
     let told: Vec<_> = list.warnings().iter().map(|warning| warning.line).collect();
     assert!(bad.starts_with(&told) && bad.len() == told.len() + list.unsaid(), "{told:?}, not {bad:?}");
-    let entries = || numbered().filter_map(|(n, line)| line.glob().map(|glob| (n, glob)));
-    assert_eq!((list.len(), list.is_empty()), (entries().count(), entries().next().is_none()));
-    for (file, header) in srpms(&lines) {
-        let texts = [file.as_str(), header.nvr.as_str(), &header.name];
-        let first = entries().find(|(_, glob)| texts.iter().any(|text| matches(glob, text.as_bytes())));
-        assert_eq!(list.rank(&file, &header), first.map(|(n, _)| n), "{texts:?}");
+    let entries = lines.iter().filter(|line| line.text().is_some()).count();
+    assert_eq!((list.len(), list.is_empty()), (entries, entries == 0));
+    for (file, header) in srpms(lines.iter()) {
+        let first = numbered().find(|(_, line)| line.names(&file, &header));
+        assert_eq!(list.rank(&file, &header), first.map(|(n, _)| n), "{file} {}", header.nvr);
     }
 }
 
 /// SRPMs to rank: some of any list, and some that the list names.
-fn srpms(lines: &[Line]) -> Vec<(SrpmName, SrpmHeader)> {
+pub(crate) fn srpms<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<(SrpmName, SrpmHeader)> {
     let header = |name: &str, version: &str, release: &str| {
         let nvr = Nvr::new(format!("{name}-{version}-{release}")).ok()?;
         let [name, version, release] = [name, version, release].map(str::to_owned);
@@ -51,28 +50,29 @@ fn srpms(lines: &[Line]) -> Vec<(SrpmName, SrpmHeader)> {
         ("gcc-14.2-3.fc43.src.rpm".to_owned(), header("gcc", "14.2", "3.fc43")),
         ("renamed.src.rpm".to_owned(), header("python3-a_b", "1~rc1", "2^git")),
     ];
-    let exact = lines.iter().filter_map(Line::text).take(2);
+    let exact = lines.filter_map(Line::text).take(2);
     srpms.extend(exact.map(|text| (format!("{text}-1-2.src.rpm"), header(text, "1", "2"))));
     let named = |(file, header): (String, Option<_>)| Some((SrpmName::new(file).ok()?, header?));
     srpms.into_iter().filter_map(named).collect()
 }
 
 /// One place of a glob.
-enum Token {
+pub(crate) enum Token {
     Star,
     Any,
     Byte(u8),
     Class(bool, Vec<(u8, u8)>),
 }
 
-enum Line {
+/// What stands on one.
+pub(crate) enum Line {
     Blank,
     Bad,
     Entry(String, Vec<Token>),
 }
 
 impl Line {
-    fn read(bytes: &[u8]) -> Self {
+    pub(crate) fn read(bytes: &[u8]) -> Self {
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let Ok(text) = str::from_utf8(bytes) else { return Self::Bad };
         if bytes.len() > MAX_LINE {
@@ -92,11 +92,13 @@ impl Line {
         tokens.map_or(Self::Bad, |tokens| Self::Entry(word.to_owned(), tokens))
     }
 
-    fn glob(&self) -> Option<&[Token]> {
-        if let Self::Entry(_, glob) = self { Some(glob) } else { None }
+    /// Whether it names an SRPM.
+    pub(crate) fn names(&self, file: &SrpmName, header: &SrpmHeader) -> bool {
+        let texts = [file.as_str(), header.nvr.as_str(), &header.name];
+        matches!(self, Self::Entry(_, glob) if texts.iter().any(|text| matches(glob, text.as_bytes())))
     }
 
-    fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         if let Self::Entry(text, _) = self { Some(text) } else { None }
     }
 }

@@ -414,6 +414,30 @@ fn a_file_that_is_written_is_not_read_at_each_write() {
     assert_eq!(reads, 20);
 }
 
+/// Its name for another target is leased, finished, removed: that changes the ctime only.
+#[test]
+fn what_happens_to_another_name_of_a_file_takes_none_out_of_the_queue() {
+    let now = World::new().now;
+    for written in [Duration::ZERO, now, now * 2] {
+        for hint in [Hint::Closed, Hint::Touched] {
+            let mut world = World::new();
+            world.put(&key(0), Some(1), WHOLE, Kind::Srpm, false, written);
+            world.hint(&key(0), hint);
+            world.act_all().unwrap();
+            world.wait(Duration::from_secs(2)).unwrap();
+            assert!(world.queued.contains_key(&key(0)));
+            for pause in [0, 1, 49, 50, 51, 0, 2_000] {
+                world.wait(Duration::from_millis(pause)).unwrap();
+                world.put(&key(0), Some(1), WHOLE, Kind::Srpm, false, written);
+                world.rescan().unwrap();
+                world.act_all().unwrap();
+                assert!(world.queued.contains_key(&key(0)), "{written:?} {hint:?} {pause}");
+            }
+            world.settle().unwrap();
+        }
+    }
+}
+
 /// A rescan of 20,000 SRPMs each minute must cost next to nothing.
 #[test]
 fn a_rescan_of_what_is_known_does_nothing() {

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use crate::source::priority::{MAX_ENTRIES, MAX_GLOB_CHARACTERS, MAX_LINE, MAX_SIZE};
 use crate::source::{Priority, SrpmHeader};
 
-fn header(name: &str, version: &str, release: &str) -> SrpmHeader {
+pub(super) fn header(name: &str, version: &str, release: &str) -> SrpmHeader {
     SrpmHeader {
         name: name.to_owned(),
         epoch: None,
@@ -104,7 +104,7 @@ fn everything_is_bounded() {
 }
 
 /// Globs as plainly as they can be written.
-fn glob_matches(glob: &[char], text: &[char]) -> bool {
+pub(super) fn glob_matches(glob: &[char], text: &[char]) -> bool {
     match glob {
         [] => text.is_empty(),
         ['*', rest @ ..] => (0..=text.len()).any(|n| glob_matches(rest, &text[n..])),

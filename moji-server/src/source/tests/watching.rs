@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use moji_proto::{Nvr, SrpmName, TargetName};
+use moji_proto::{SrpmName, TargetName};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::BuildKey;
 use crate::source::testing::{Fake, SizeTag, srpm};
-use crate::source::{Priority, QueuedSrpm, SourceConfig, SourceEvent, SrpmHeader, watch};
+use crate::source::{Demand, Priority, QueuedSrpm, Requires, SourceConfig, SourceEvent, SrpmHeader, watch};
 
 /// A SOURCE that is watched, with a folder on the same file system beside it.
 struct Watched {
@@ -134,6 +134,13 @@ impl Watched {
         }
     }
 
+    async fn requires(&mut self) -> (Option<String>, Requires) {
+        match self.next().await {
+            SourceEvent::Requires { target, list } => (target.map(|t| t.to_string()), list),
+            other => panic!("no list, but {other:?}"),
+        }
+    }
+
     /// Nothing is left to be said: what comes next is about an SRPM that arrives now.
     async fn silent(&mut self) {
         self.move_in("zz-last-1-1.src.rpm", &srpm("zz-last"));
@@ -148,16 +155,18 @@ impl Watched {
     }
 }
 
+fn header(name: &str) -> (SrpmName, SrpmHeader) {
+    (SrpmName::new(format!("{name}-1-1.src.rpm")).unwrap(), super::priority::header(name, "1", "1"))
+}
+
 fn ranks(list: &Priority, name: &str) -> Option<u32> {
-    let header = SrpmHeader {
-        name: name.to_owned(),
-        epoch: None,
-        version: "1".to_owned(),
-        release: "1".to_owned(),
-        nvr: Nvr::new(format!("{name}-1-1")).unwrap(),
-        relations: Default::default(),
-    };
-    list.rank(&SrpmName::new(format!("{name}-1-1.src.rpm")).unwrap(), &header)
+    let (name, header) = header(name);
+    list.rank(&name, &header)
+}
+
+fn demand(list: &Requires, name: &str) -> Demand {
+    let (name, header) = header(name);
+    list.demand(&name, &header)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,6 +413,103 @@ async fn lists_edited_in_place_renamed_and_removed() {
     fs::remove_dir_all(watched.path("epel-9")).unwrap();
     let (target, list) = watched.list().await;
     assert_eq!((target.as_deref(), list.len()), (Some("epel-9"), 0));
+    watched.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_kinds_of_lists() {
+    let mut watched = Watched::start(|w| {
+        fs::create_dir(w.path("epel-9")).unwrap();
+        w.put("priority.txt", b"first\n");
+        w.put("requires.txt", b"* cores=2\n");
+        w.put("epel-9/requires.txt", b"* cores=3\n");
+    })
+    .await;
+    let (mut lists, mut priorities, mut readies) = (Vec::new(), 0, 0);
+    while lists.len() < 2 || priorities == 0 || readies == 0 {
+        match watched.next().await {
+            SourceEvent::Priority { target: None, .. } => priorities += 1,
+            SourceEvent::Requires { target, list } => {
+                lists.push((target.map(|target| target.to_string()), demand(&list, "a").cores));
+            }
+            SourceEvent::Ready => readies += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    lists.sort();
+    assert_eq!(lists, [(None, 2), (Some("epel-9".to_owned()), 3)]);
+    // In place, and the writer takes his time after truncating: nobody sees an empty list.
+    let mut file = fs::File::create(watched.path("requires.txt")).unwrap();
+    watched.silent().await;
+    file.write_all(b"a cores=4\n").unwrap();
+    drop(file);
+    assert_eq!(demand(&watched.requires().await.1, "a").cores, 4);
+    // As vi does: the old one renamed away, a new one written.
+    fs::rename(watched.path("requires.txt"), watched.path("requires.txt~")).unwrap();
+    watched.silent().await;
+    watched.put("requires.txt", b"a cores=5");
+    assert_eq!(demand(&watched.requires().await.1, "a").cores, 5);
+    // The other list knows nothing of it, nor does that of the target.
+    watched.move_in("priority.txt", b"b\na\n");
+    assert_eq!(ranks(&watched.list().await.1, "a"), Some(2));
+    fs::remove_file(watched.path("epel-9/requires.txt")).unwrap();
+    let (target, list) = watched.requires().await;
+    assert_eq!((target.as_deref(), list.is_empty()), (Some("epel-9"), true));
+    fs::remove_file(watched.path("requires.txt")).unwrap();
+    let (target, list) = watched.requires().await;
+    assert_eq!((target, list.is_empty()), (None, true));
+    watched.silent().await;
+    watched.stop().await;
+}
+
+/// SRPMs for two targets, linked into folders that were not there a moment before.
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_one_file_for_two_targets() {
+    let mut watched = Watched::with(|c| c.rescan = Duration::from_millis(100), |_| {}).await;
+    watched.ready().await;
+    let names: Vec<_> = (0..50).map(|n| format!("p{n}-1-1.src.rpm")).collect();
+    let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    for name in &names {
+        fs::write(watched.aside(name), srpm("p")).unwrap();
+        // By its age such a file is never quiet.
+        fs::File::options().write(true).open(watched.aside(name)).unwrap().set_modified(tomorrow).unwrap();
+    }
+    for target in ["f43", "f44"] {
+        fs::create_dir(watched.path(target)).unwrap();
+        for name in &names {
+            fs::hard_link(watched.aside(name), watched.path(target).join(name)).unwrap();
+        }
+    }
+    let mut missing: BTreeSet<_> =
+        names.iter().flat_map(|name| ["f43", "f44"].map(|target| key(&format!("{target}/{name}")))).collect();
+    while !missing.is_empty() {
+        match watched.next().await {
+            SourceEvent::Found(srpm) => missing.remove(&srpm.key),
+            other => panic!("{other:?}"),
+        };
+    }
+    // As the farm does: leased, and finished; only a rescan tells of it in the other folder.
+    fs::create_dir(watched.aside("WORKING")).unwrap();
+    for (n, name) in names.iter().enumerate() {
+        let working = watched.aside("WORKING").join(name);
+        fs::rename(watched.path("f43").join(name), &working).unwrap();
+        if n % 2 == 0 {
+            fs::remove_file(working).unwrap();
+        }
+    }
+    let mut leased: BTreeSet<_> = names.iter().map(|name| key(&format!("f43/{name}"))).collect();
+    let mut seen: BTreeSet<_> = names.iter().map(|name| key(&format!("f44/{name}"))).collect();
+    while !leased.is_empty() || !seen.is_empty() {
+        match watched.next().await {
+            SourceEvent::Gone(key) => assert!(leased.remove(&key), "{key} is gone"),
+            SourceEvent::Found(srpm) if srpm.key.target == key("f44/p0-1-1.src.rpm").target => {
+                seen.remove(&srpm.key);
+            }
+            // Of the time when the folders were filled.
+            SourceEvent::Found(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
     watched.stop().await;
 }
 
