@@ -243,6 +243,11 @@ mod tests {
             session: Some(SessionId(3)),
             builder: "board".parse().unwrap(),
             slot: Some(2),
+            since: None,
+            late_at: None,
+            charged: std::time::Duration::ZERO,
+            ended: None,
+            generation: 0,
             state: LeaseState::Running { claimed_by: None },
         }
     }
@@ -262,6 +267,8 @@ mod tests {
             artifacts: artifacts.to_vec(),
             note: None,
             held: None,
+            parked: false,
+            retried: false,
         }
     }
 

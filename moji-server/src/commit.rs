@@ -18,9 +18,9 @@ use rustix::fs::{CWD, RenameFlags};
 use crate::beneath::Folder;
 use crate::crash::{self, Point, steps};
 use crate::folders::{Folders, rename_no_replace};
-use crate::record::{AttemptRecord, BuildRecord, FORMAT};
-use crate::scheduler::Lease;
-use crate::{BuildKey, durable, metadata};
+use crate::record::{AttemptRecord, BuildRecord, FORMAT, RepositoryUsed};
+use crate::scheduler::{Fate, Lease};
+use crate::{BuildKey, durable, metadata, rebuilt};
 
 /// What is to be published.
 #[derive(Debug, Clone)]
@@ -35,8 +35,10 @@ pub struct Delivery {
     pub leased_at: Timestamp,
     /// When all results were here.
     pub delivered_at: Timestamp,
-    /// Why the SRPM is held with this failure, if it is.
-    pub held: Option<String>,
+    /// What becomes of the SRPM.
+    pub fate: Fate,
+    /// What it took its dependencies from.
+    pub repository: Option<RepositoryUsed>,
 }
 
 /// What was published, and where.
@@ -73,6 +75,10 @@ steps! {
     /// | `Finished` | the SRPM in FINISHED, staging | removes staging. (If the power fails too, the SRPM may be in WORKING: then as after `Recorded`) |
     /// | `FinishedDurably` | the same | removes staging |
     /// | `Cleared` | all as it is to be | nothing to do |
+    ///
+    /// What is parked has no record in FINISHED, and its SRPM goes back to SOURCE: `Recorded` to
+    /// `FinishedDurably` are one step of [`crate::crash::Move`] then. What comes before it is the same; and
+    /// once it is in SOURCE, the staging of an attempt that nobody has any more is removed.
     pub enum Step {
         /// All results are here.
         Staged,
@@ -117,9 +123,14 @@ pub fn commit(
     let record = match read_record(&place.folder) {
         // An earlier try came as far as the rename.
         Some(record) if record.is_of(lease) => record,
+        // A good result stands there; that something is missing now says nothing of it.
+        _ if place.taken.is_some() && matches!(delivery.fate, Fate::Park(_)) => {
+            describe(lease, outcome, delivery, &place)
+        }
         _ => {
             let staged = folders.attempt(lease.attempt).join(RESULTS);
-            let record = describe(lease, outcome, delivery, &place);
+            let mut record = describe(lease, outcome, delivery, &place);
+            record.retried = rebuilt::was_retried(folders, key);
             set_aside(&folders.attempt(lease.attempt), delivery, &record)?;
             passed(Step::SetAside);
             make_durable(&staged, &record)?;
@@ -236,11 +247,16 @@ fn describe(lease: &Lease, outcome: Outcome, delivery: &Delivery, place: &Place)
             srpm_sha256: delivery.srpm_sha256,
             leased_at: delivery.leased_at,
             delivered_at: delivery.delivered_at,
-            repository: None,
+            repository: delivery.repository.clone(),
         }),
         artifacts,
         note,
-        held: delivery.held.clone(),
+        held: match &delivery.fate {
+            Fate::Hold(reason) => Some(reason.clone()),
+            Fate::Settle | Fate::Park(_) => None,
+        },
+        parked: matches!(delivery.fate, Fate::Park(_)),
+        retried: false,
     }
 }
 
@@ -271,6 +287,8 @@ pub fn refuse(folders: &Folders, key: &BuildKey, refusal: &Refusal) -> anyhow::R
         artifacts: Vec::new(),
         note: None,
         held,
+        parked: false,
+        retried: false,
     };
     write_final_record(folders, key, &record)?;
     crash::at(Point::Moved(crash::Move::RefusalRecorded));
@@ -378,8 +396,15 @@ fn give_back(staged: &Path, place: &Path) -> anyhow::Result<bool> {
     Ok(true)
 }
 
-/// The SRPM to FINISHED, with a record beside it when it failed or is held.
+/// The SRPM to FINISHED, with a record beside it when it failed or is held; or back to SOURCE, when it is
+/// parked.
 pub(crate) fn settle(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Result<()> {
+    if record.parked {
+        return match folders.requeue(key) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other.with_context(|| format!("cannot move {key} back to SOURCE")),
+        };
+    }
     write_final_record(folders, key, record)?;
     passed(Step::Recorded);
     match folders.finish(key) {

@@ -38,6 +38,11 @@ impl Farm {
             session: Some(SessionId(3)),
             builder: "board".parse().unwrap(),
             slot: Some(2),
+            since: None,
+            late_at: None,
+            charged: std::time::Duration::ZERO,
+            ended: None,
+            generation: 0,
             state: LeaseState::Running { claimed_by: None },
         };
         let staged = self.folders.attempt(lease.attempt).join(RESULTS);
@@ -58,7 +63,8 @@ impl Farm {
             machine: "x86_64".into(),
             leased_at: Timestamp::UNIX_EPOCH,
             delivered_at: Timestamp::UNIX_EPOCH,
-            held: None,
+            fate: Fate::Settle,
+            repository: None,
         };
         (lease, delivery)
     }

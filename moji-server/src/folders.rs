@@ -232,6 +232,16 @@ impl Folders {
         self.move_to_finished(&self.working, key, Point::Commit(commit::Step::Finished))
     }
 
+    /// FINISHED back to SOURCE. What lies in SOURCE under that name stays.
+    ///
+    /// # Errors
+    /// When it is no longer there, SOURCE has one of that name, or cannot be written.
+    pub fn retry(&self, key: &BuildKey) -> io::Result<()> {
+        let (from, to) = (self.finished.join(key.path()), self.source.join(key.path()));
+        make_parent(&to)?;
+        rename_no_replace(&from, &to)
+    }
+
     /// SOURCE to FINISHED, for what can never be built.
     ///
     /// # Errors

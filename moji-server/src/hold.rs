@@ -42,6 +42,8 @@ pub fn hold(
         artifacts: Vec::new(),
         note: None,
         held: Some(reason.to_owned()),
+        parked: false,
+        retried: false,
     };
     commit::settle(folders, &lease.srpm.key, &record)?;
     let published = publish_logs(folders, lease, &mut record, attempts).unwrap_or_else(|error| {

@@ -98,7 +98,7 @@ impl From<&Metadata> for FileIdentity {
 
 impl LeaseRecord {
     /// Of a lease that begins now.
-    pub fn new(lease: &Lease, file: FileIdentity) -> Self {
+    pub fn new(lease: &Lease, file: FileIdentity, repository: Option<RepositoryUsed>) -> Self {
         let BuildKey { target: folder, srpm } = lease.srpm.key.clone();
         Self {
             format: FORMAT,
@@ -113,7 +113,7 @@ impl LeaseRecord {
             slot: lease.slot,
             leased_at: Timestamp::now(),
             srpm_sha256: None,
-            repository: None,
+            repository,
         }
     }
 

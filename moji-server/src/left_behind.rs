@@ -16,13 +16,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
-use moji_proto::AttemptId;
+use moji_proto::{AttemptId, TargetName};
 
 use crate::BuildKey;
 use crate::commit;
 use crate::farm::Given;
 use crate::folders::Folders;
+use crate::history::{Remembered, is_repository};
 use crate::lease_record::{FileIdentity, LeaseRecord};
+use crate::rebuilt::FailedBuild;
 use crate::scheduler::{Lease, LeaseState, Try};
 use crate::source::{self, QueuedSrpm};
 
@@ -39,6 +41,12 @@ pub struct LeftBehind {
     pub put_back: Vec<BuildKey>,
     /// What went wrong with SRPMs that are not settled. The folders do not tell, the history does.
     pub tries: BTreeMap<BuildKey, Vec<Try>>,
+    /// What else the history remembers.
+    pub remembered: Remembered,
+    /// Builds that failed and may be tried once more; empty when they are not to be.
+    pub failed: Vec<FailedBuild>,
+    /// Those that have a repository.
+    pub repositories: Vec<Option<TargetName>>,
 }
 
 /// Tidies up.
@@ -76,7 +84,19 @@ pub fn take_over(folders: &Folders) -> anyhow::Result<LeftBehind> {
         }
     }
     remove_other_staging(folders, &left)?;
+    left.repositories = repositories(folders)?;
     Ok(left)
+}
+
+/// Whose metadata there are.
+fn repositories(folders: &Folders) -> anyhow::Result<Vec<Option<TargetName>>> {
+    let mut found: Vec<_> = is_repository(&folders.repo).then_some(None).into_iter().collect();
+    for entry in fs::read_dir(&folders.repo).context("cannot read REPO")? {
+        let entry = entry.context("cannot read REPO")?;
+        let target = entry.file_name().to_str().and_then(|name| TargetName::new(name).ok());
+        found.extend(target.filter(|_| is_repository(&entry.path())).map(Some));
+    }
+    Ok(found)
 }
 
 /// What the last server had published when it ended is finished, not built again.
@@ -125,6 +145,11 @@ fn leases_of(folders: &Folders, key: &BuildKey, records: &[LeaseRecord]) -> Vec<
         session: None,
         builder: record.builder.clone(),
         slot: record.slot,
+        since: None,
+        late_at: None,
+        charged: std::time::Duration::ZERO,
+        ended: None,
+        generation: record.repository.as_ref().map_or(0, |repository| repository.generation),
         state: LeaseState::Running { claimed_by: None },
     };
     fitting.map(|record| (lease(record), record.clone())).collect()

@@ -31,6 +31,7 @@ pub mod out_of_sight;
 pub mod peer;
 pub mod quarantine;
 mod quiet;
+pub mod rebuilt;
 pub mod record;
 pub mod report;
 pub mod repository_url;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use moji_proto::DEFAULT_PORT;
+use moji_proto::{DEFAULT_PORT, TargetName};
 use serde::Deserialize;
 
 use crate::access;
@@ -23,6 +23,7 @@ use crate::out_of_sight::{self, Again, read_password};
 use crate::repository_url::{RepoUrl, RepositoryUrls};
 use crate::room::FreeSpace;
 use crate::run::Config;
+use crate::scheduler::Rules;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -89,6 +90,17 @@ pub struct Options {
     /// builds run against; 0s: not at all [default: 2d]
     #[arg(long, value_name = "DURATION", env = "MOJI_KEEP_GENERATIONS", value_parser = duration)]
     keep_generations: Option<Duration>,
+    /// Share of the builders for a target that others want too, 1 if not given; may be repeated; "." is
+    /// SOURCE itself. In the configuration file they stand in a table [weight]
+    #[arg(long, value_name = "TARGET=N", value_parser = weight)]
+    weight: Vec<Weight>,
+    /// Begin a build a second time, on a builder that has nothing else to do, when it takes N times as long
+    /// as expected: the first good result counts; 0: never [default: 2]
+    #[arg(long, value_name = "N", env = "MOJI_BACKUP_ATTEMPTS")]
+    backup_attempts: Option<u32>,
+    /// Try a build that failed in %build once more when a package that it used has been built anew
+    #[arg(long)]
+    retry_failed_on_change: bool,
     /// A file whose first line is the password of the builders, - for standard input; MOJI_PASSWORD
     /// works too
     #[arg(long, value_name = "FILE", conflicts_with = "password")]
@@ -182,6 +194,32 @@ impl FsckOptions {
     }
 }
 
+/// A target, or SOURCE itself, and its share.
+type Weight = (Option<TargetName>, u32);
+
+/// `TARGET=N`.
+fn weight(text: &str) -> Result<Weight, String> {
+    let (target, number) = text.split_once('=').ok_or("it is not TARGET=N, like fedora-43-aarch64=3")?;
+    let number = number.parse().ok().filter(|number| (1..=1000).contains(number));
+    let number = number.ok_or("a weight is a number from 1 to 1000")?;
+    let target = match target {
+        "." => None,
+        name => Some(TargetName::new(name).map_err(|error| error.to_string())?),
+    };
+    Ok((target, number))
+}
+
+/// The command line's before the file's.
+fn weights(
+    file: &BTreeMap<String, u32>,
+    here: Vec<Weight>,
+) -> anyhow::Result<BTreeMap<Option<TargetName>, u32>> {
+    let there = file.iter().map(|(target, number)| weight(&format!("{target}={number}")));
+    let there = there.collect::<Result<Vec<_>, _>>();
+    let there = there.map_err(|error| anyhow::anyhow!("weight in the configuration file: {error}"))?;
+    Ok(there.into_iter().chain(here).collect())
+}
+
 /// The configuration file: the same names as on the command line.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -195,6 +233,9 @@ struct ConfigFile {
     http: Option<String>,
     repo_url: Option<String>,
     keep_generations: Option<String>,
+    weight: BTreeMap<String, u32>,
+    backup_attempts: Option<u32>,
+    retry_failed_on_change: bool,
     password_file: Option<PathBuf>,
     plaintext: bool,
     heartbeat: Option<String>,
@@ -303,6 +344,12 @@ impl Options {
         let repo_url =
             repo_url.map(|url| url.parse().with_context(|| format!("--repo-url {url}"))).transpose()?;
         let keep = time("keep-generations", self.keep_generations, file.keep_generations, 2 * 24 * 60 * 60)?;
+        let rules = Rules {
+            weights: weights(&file.weight, self.weight)?,
+            backup_after: self.backup_attempts.or(file.backup_attempts).unwrap_or(2),
+            retry_on_change: self.retry_failed_on_change || file.retry_failed_on_change,
+            tells_repository: true,
+        };
         let config = Config {
             folders,
             password,
@@ -313,6 +360,7 @@ impl Options {
             createrepo: self.createrepo.or(file.createrepo).unwrap_or_else(|| "createrepo_c".into()),
             log_limit: bytes("log-limit", self.log_limit, file.log_limit, 256 << 20)?,
             limits: Limits::resolve(&file.limits, &self.limit)?,
+            rules,
             patience: Duration::from_secs(60),
             min_free: bytes("min-free", self.min_free, file.min_free, 1 << 30)?,
             free_space: FreeSpace::of_the_disk(),

@@ -28,6 +28,11 @@ impl Peer {
         self.address
     }
 
+    /// Whether it is on this machine, as far as its address tells.
+    pub fn is_local(&self) -> bool {
+        self.address.is_none_or(|address| address.ip().is_loopback())
+    }
+
     /// What it has in common with others that are probably the same.
     pub fn origin(&self) -> Option<Origin> {
         self.address.map(|address| match address.ip() {

@@ -245,6 +245,11 @@ mod tests {
                 session: None,
                 builder: "board".parse().unwrap(),
                 slot: Some(2),
+                since: None,
+                late_at: None,
+                charged: std::time::Duration::ZERO,
+                ended: None,
+                generation: 0,
                 state: LeaseState::Running { claimed_by: None },
             };
             let staging = self.folders.attempt(lease.attempt);

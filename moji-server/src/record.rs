@@ -30,6 +30,12 @@ pub struct BuildRecord {
     /// Why the SRPM is held, if it is: nobody tries again before a person wants it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
+    /// Whether the SRPM waits in SOURCE until a generation of the repository brings what was missing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub parked: bool,
+    /// Whether it was tried once more because what it had used was built anew. That is done once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retried: bool,
 }
 
 /// The attempt that ended a build.

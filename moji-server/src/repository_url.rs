@@ -2,9 +2,10 @@
 //!
 //! Pure: whether anything is served there is not known here, nor what a builder does with it.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+
+use moji_proto::RepositoryUrl;
 
 use crate::http::{self, encoded};
 use crate::metadata::{GENERATIONS, Repository};
@@ -28,9 +29,9 @@ pub enum RepoUrlError {
     /// No host, or for `file` no path.
     #[error("it names no host, or with file:// no absolute path")]
     Empty,
-    /// A character that would mean something to Mock or dnf, or an escape that is none.
-    #[error("it has a character that Mock or dnf would not take as it is: write it as %41")]
-    Character,
+    /// A character that would mean something to Mock or dnf, or a % that begins no escape.
+    #[error("{0:?} cannot stand in it, because it means something to Mock or dnf")]
+    Character(char),
     /// Longer than any honest one.
     #[error("it is longer than {URL_MAX} bytes")]
     Long,
@@ -53,36 +54,16 @@ impl FromStr for RepoUrl {
         let mut escapes = rest.split('%').skip(1);
         let is_escape =
             |after: &str| after.get(..2).is_some_and(|two| two.bytes().all(|b| b.is_ascii_hexdigit()));
-        if !rest.chars().all(plain) || !escapes.all(is_escape) {
-            return Err(RepoUrlError::Character);
+        if let Some(odd) = rest.chars().find(|c| !plain(*c)) {
+            return Err(RepoUrlError::Character(odd));
+        }
+        if !escapes.all(is_escape) {
+            return Err(RepoUrlError::Character('%'));
         }
         if rest.is_empty() || rest.starts_with('/') != needs_path {
             return Err(RepoUrlError::Empty);
         }
         Ok(Self(text.trim_end_matches('/').to_owned()))
-    }
-}
-
-/// Where a builder finds a repository.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RepositoryUrl {
-    /// There.
-    Absolute(String),
-    /// On the machine of the server, under whatever name the builder knows that by.
-    OnServer {
-        /// The port, plain HTTP.
-        port: u16,
-        /// From the first slash.
-        path: String,
-    },
-}
-
-impl fmt::Display for RepositoryUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Absolute(url) => f.write_str(url),
-            Self::OnServer { port, path } => write!(f, "port {port} of the server, {path}"),
-        }
     }
 }
 
@@ -114,6 +95,11 @@ impl RepositoryUrls {
         })
     }
 
+    /// Whether builders cannot be told where anything is.
+    pub fn is_unknown(&self) -> bool {
+        self.0 == Served::Nowhere
+    }
+
     /// The URL of a repository as it is now, or of one generation of it; with a slash at its end. `None`
     /// when there is none for this peer: `peer_is_local` if it is on the server's machine.
     pub fn of(
@@ -132,10 +118,11 @@ impl RepositoryUrls {
         let path = format!("{}{below}", http::REPO);
         match &self.0 {
             Served::Nowhere => None,
-            Served::At(RepoUrl(url)) => Some(RepositoryUrl::Absolute(format!("{url}/{below}"))),
-            Served::OnAnyAddress(port) => Some(RepositoryUrl::OnServer { port: *port, path }),
+            // What the checks here let through they let through in the protocol too.
+            Served::At(RepoUrl(url)) => RepositoryUrl::absolute(format!("{url}/{below}")).ok(),
+            Served::OnAnyAddress(port) => RepositoryUrl::on_server(*port, path).ok(),
             Served::On(address) if address.ip().is_loopback() && !peer_is_local => None,
-            Served::On(address) => Some(RepositoryUrl::Absolute(format!("http://{address}{path}"))),
+            Served::On(address) => RepositoryUrl::absolute(format!("http://{address}{path}")).ok(),
         }
     }
 }
@@ -149,7 +136,7 @@ mod tests {
     }
 
     fn absolute(url: &str) -> Option<RepositoryUrl> {
-        Some(RepositoryUrl::Absolute(url.to_owned()))
+        Some(RepositoryUrl::absolute(url).unwrap())
     }
 
     #[test]
@@ -165,7 +152,7 @@ mod tests {
     fn the_servers_own_address() {
         let nested = Repository::Nested("f 43".into());
         assert_eq!(urls(None, None).of(&nested, Some(1), true), None);
-        let any = RepositoryUrl::OnServer { port: 8080, path: "/repo/f%2043/generations/5/".into() };
+        let any = RepositoryUrl::on_server(8080, "/repo/f%2043/generations/5/").unwrap();
         for address in ["0.0.0.0:8080", "[::]:8080"] {
             assert_eq!(urls(None, Some(address)).of(&nested, Some(5), false), Some(any.clone()));
         }
@@ -195,20 +182,20 @@ mod tests {
             ("http://", Error::Empty),
             ("http:///x", Error::Empty),
             ("file://srv/repo", Error::Empty),
-            ("http://h/a b", Error::Character),
-            ("http://h/\n[x]", Error::Character),
-            ("http://h/'x", Error::Character),
-            ("http://h/\"x", Error::Character),
-            ("http://h/$basearch", Error::Character),
-            ("http://h/{{ x }}", Error::Character),
-            ("http://h/{%x%}", Error::Character),
-            ("http://h/a,http://i", Error::Character),
-            ("http://h/%(x)s", Error::Character),
-            ("http://h/%4", Error::Character),
-            ("http://h/\u{e9}", Error::Character),
-            ("http://h/?x", Error::Character),
-            ("http://h/#x", Error::Character),
-            ("http://h/\\", Error::Character),
+            ("http://h/a b", Error::Character(' ')),
+            ("http://h/\n[x]", Error::Character('\n')),
+            ("http://h/'x", Error::Character('\'')),
+            ("http://h/\"x", Error::Character('"')),
+            ("http://h/$basearch", Error::Character('$')),
+            ("http://h/{{ x }}", Error::Character('{')),
+            ("http://h/{%x%}", Error::Character('{')),
+            ("http://h/a,http://i", Error::Character(',')),
+            ("http://h/%(x)s", Error::Character('(')),
+            ("http://h/%4", Error::Character('%')),
+            ("http://h/\u{e9}", Error::Character('\u{e9}')),
+            ("http://h/?x", Error::Character('?')),
+            ("http://h/#x", Error::Character('#')),
+            ("http://h/\\", Error::Character('\\')),
         ] {
             assert_eq!(bad.parse::<RepoUrl>(), Err(why), "{bad}");
         }

@@ -15,7 +15,8 @@ use crate::access::credentials::Credentials;
 use crate::access::identity::Identity;
 use crate::access::{self, Access};
 use crate::catalogue::Catalogue;
-use crate::farm::{Farm, FarmConfig, FarmInputs};
+use crate::contents;
+use crate::farm::{Campaign, Farm, FarmConfig, FarmInputs};
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
 use crate::http;
@@ -24,8 +25,10 @@ use crate::limits::Limits;
 use crate::logins::Logins;
 use crate::metadata::{self, Metadata, MetadataConfig};
 use crate::quiet::Quiet;
+use crate::rebuilt;
 use crate::repository_url::RepositoryUrls;
 use crate::room::FreeSpace;
+use crate::scheduler::Rules;
 use crate::session::{PREPARING, SessionConfig};
 use crate::source::{self, SourceConfig};
 use crate::working::WorkingWatch;
@@ -46,6 +49,8 @@ pub struct Config {
     pub dead_after: Duration,
     /// How long a lease outlives its connection.
     pub grace: Duration,
+    /// What the operator has decided about who builds what.
+    pub rules: Rules,
     /// How long a lease outlives the server that gave it: 60 s.
     pub patience: Duration,
     /// Nothing is handed out with less room on the disk of WORKING, in bytes; 0: whatever there is.
@@ -73,6 +78,8 @@ pub struct Config {
 
 /// What may wait between tasks before the sender has to wait too.
 const CHANNEL: usize = 1024;
+/// Each may tell of many packages.
+const CONTENTS: usize = 4;
 
 /// Serves until `shutdown`. What is under way is ended in order: no new connections, builders told,
 /// publications finished, metadata last.
@@ -81,6 +88,7 @@ const CHANNEL: usize = 1024;
 /// When the folders cannot be used, or a task that the server needs has failed.
 pub async fn run(config: Config, listener: impl Listener, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut folders = config.folders.clone();
+    let retry_on_change = config.rules.retry_on_change;
     let prepared = spawn_blocking(move || {
         let lock = folders.prepare()?;
         let mut left = take_over(&folders)?;
@@ -88,13 +96,18 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         let (mut history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
         left.tries = tries;
-        left.unanswered.extend(history.take_unanswered());
+        left.remembered = history.take_remembered();
+        left.unanswered.append(&mut left.remembered.unanswered);
+        if retry_on_change {
+            left.failed = rebuilt::failed_builds(&folders);
+        }
+        let campaign = Campaign::read(&folders);
         let private = folders.private();
         let identity = Identity::load_or_make(&private)?;
         let credentials = Credentials::read(&private)?;
-        anyhow::Ok((lock, folders, left, catalogue, history, identity, credentials))
+        anyhow::Ok((lock, folders, left, catalogue, history, identity, credentials, campaign))
     });
-    let (lock, folders, left, catalogue, history, identity, credentials) = prepared.await??;
+    let (lock, folders, left, catalogue, history, identity, credentials, campaign) = prepared.await??;
     let folders = Arc::new(folders);
 
     let (source_tx, source) = mpsc::channel(CHANNEL);
@@ -108,11 +121,24 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         tracing::warn!("{missing}");
     }
     let (credentials_tx, credentials) = watch::channel(Arc::new(credentials));
+    let metadata_config = MetadataConfig {
+        createrepo: config.createrepo.clone(),
+        watch: config.watch,
+        rescan: config.rescan,
+        keep_generations: config.keep_generations,
+        generations_size: config.limits.generations_size,
+        ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
+    };
+    let (metadata, repositories) = Metadata::new(metadata_config);
     let farm_config = FarmConfig {
+        repositories: repositories.clone(),
+        repository_urls: config.repository_urls.clone(),
+        campaign,
         credentials: credentials.clone(),
         folders: Arc::clone(&folders),
         boot: u64::from_be_bytes(random()?),
         grace: config.grace,
+        rules: Rules { tells_repository: !config.repository_urls.is_unknown(), ..config.rules.clone() },
         patience: config.patience,
         min_free: config.min_free,
         free_space: config.free_space.clone(),
@@ -121,6 +147,12 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         limits: config.limits.clone(),
     };
     let farm = Farm::new(farm_config, watch);
+    if config.repository_urls.is_unknown() {
+        tracing::warn!(
+            "builders are not told where REPO is: what is built here they find only if Mock's configs have it; see \
+             --http and --repo-url"
+        );
+    }
     match config.plaintext {
         true => tracing::warn!("no TLS: who can listen in reads everything but the password"),
         false => tracing::info!("this server's key is {}", identity.fingerprint()),
@@ -150,17 +182,12 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
             Ok(())
         });
     }
-    let metadata_config = MetadataConfig {
-        createrepo: config.createrepo,
-        watch: config.watch,
-        rescan: config.rescan,
-        keep_generations: config.keep_generations,
-        generations_size: config.limits.generations_size,
-        ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
-    };
-    let (metadata, _handle) = Metadata::new(metadata_config);
+    let (contents_tx, contents) = mpsc::channel(CONTENTS);
+    let following =
+        contents::follow(folders.repo.clone(), repositories.served(), contents_tx, metadata_shutdown.clone());
+    tokio::spawn(following);
     let mut metadata = tokio::spawn(metadata.run(metadata_shutdown.clone()));
-    let inputs = FarmInputs { source, sessions, working };
+    let inputs = FarmInputs { source, sessions, working, contents };
     let mut farm = tokio::spawn(farm.run(left, inputs, shutdown.clone(), farm_shutdown.clone()));
     let mut accepting =
         tokio::spawn(accept(listener, Arc::new(sessions_config), sessions_tx, shutdown.clone()));

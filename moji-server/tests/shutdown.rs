@@ -24,6 +24,7 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
         plaintext: true,
         heartbeat: Duration::from_secs(20),
         dead_after: Duration::from_secs(90),
+        rules: Default::default(),
         grace: Duration::ZERO,
         patience: Duration::from_secs(60),
         min_free: 0,

@@ -8,7 +8,7 @@ use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
 use moji_server::BuildKey;
 use moji_server::commit::{Delivery, RESULTS, commit};
 use moji_server::folders::Folders;
-use moji_server::scheduler::{Lease, LeaseState, SessionId};
+use moji_server::scheduler::{Fate, Lease, LeaseState, SessionId};
 use moji_server::source::{QueuedSrpm, SrpmHeader};
 use moji_tests::support::disk::{PAGE, SmallDisk};
 use moji_tests::support::processes::{Farm, hostmock, names_in, tiny, wait_for, wait_until};
@@ -80,6 +80,11 @@ fn deliver(folders: &Folders, serial: u64) -> (Lease, Delivery) {
         session: Some(SessionId(5)),
         builder: "board".parse().unwrap(),
         slot: Some(3),
+        since: None,
+        late_at: None,
+        charged: std::time::Duration::ZERO,
+        ended: None,
+        generation: 0,
         state: LeaseState::Running { claimed_by: None },
     };
     let staged = folders.attempt(lease.attempt).join(RESULTS);
@@ -93,7 +98,18 @@ fn deliver(folders: &Folders, serial: u64) -> (Lease, Delivery) {
     let [leased_at, delivered_at] = [jiff_epoch(), jiff_epoch()];
     let machine = String::new();
     let manifest = manifest.into();
-    (lease, Delivery { manifest, srpm_sha256: None, machine, leased_at, delivered_at, held: None })
+    (
+        lease,
+        Delivery {
+            manifest,
+            srpm_sha256: None,
+            machine,
+            leased_at,
+            delivered_at,
+            fate: Fate::Settle,
+            repository: None,
+        },
+    )
 }
 
 fn jiff_epoch() -> jiff::Timestamp {
@@ -167,7 +183,7 @@ fn a_server_whose_disk_is_full_while_metadata_are_made() {
         wait_for_packages(&farm.repo(""), &expected);
     }
     assert!(refused >= 2, "{refused} were refused: the sizes show nothing");
-    assert_eq!(names_in(&farm.working(".moji/metadata/main")), ["ledger.json"]);
+    assert_eq!(names_in(&farm.working(".moji/metadata/main")), ["generations.json", "ledger.json"]);
 }
 
 /// These three wait for the rest that a slot takes after a trouble of its machine, so they do it at the

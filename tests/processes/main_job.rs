@@ -95,12 +95,15 @@ fn assert_published(farm: &Farm, nvr: &str, record: &BuildRecord) {
 }
 
 #[test]
-fn a_missing_dependency_is_named() {
+fn a_missing_dependency_is_named_and_waited_for() {
     let mut farm = Farm::start(&[]);
     farm.start_client("b1", &[]);
     farm.queue(&farm.example_srpms(&["moji-orphan"], &[])[0]);
-    farm.wait_finished("moji-orphan-1.0-4.src.rpm");
-    let record = farm.failure_record("moji-orphan-1.0-4.src.rpm");
+    farm.server().wait_line("moji-orphan-1.0-4.src.rpm is parked");
+    assert_eq!(farm.where_is("moji-orphan-1.0-4.src.rpm"), ["SOURCE"]);
+    let record = farm.build_record("moji-orphan-1.0-4");
+    assert!(record.parked);
+    assert!(names_in(&farm.repo("moji-orphan-1.0-4")).contains(&"root.log".to_owned()));
     let (kind, reason, missing) = failure(&record);
     assert_eq!(kind, FailureKind::MissingDependency);
     assert_eq!(missing, ["pkgconfig(libunheard-of) >= 2.0", "unheard-of-tools"]);

@@ -107,7 +107,7 @@ impl Lab {
     }
 
     /// Every file of the farm but those of one attempt, of what a change of credentials changes, and of the
-    /// metadata, which are made anew at any time.
+    /// metadata and the report, which are made anew at any time.
     fn everything_but(&self, attempt: AttemptId) -> anyhow::Result<BTreeMap<PathBuf, Sha256>> {
         let private = self.site().folders.private();
         let mut files = BTreeMap::new();
@@ -115,8 +115,8 @@ impl Lab {
         digests(self.site().path(), &apart, &mut files)?;
         let is_apart = |path: &Path| {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            path.parent() == Some(&private)
-                && (name.starts_with("credentials") || name.starts_with("history"))
+            let of_the_farm = ["credentials", "history", "campaign"].iter().any(|of| name.starts_with(of));
+            path.parent() == Some(&private) && of_the_farm || name.starts_with("report.")
         };
         files.retain(|path, _| !is_apart(path));
         Ok(files)

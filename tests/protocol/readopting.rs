@@ -147,23 +147,23 @@ async fn what_is_being_published_is_accepted_later() -> Result {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_holds_what_he_was_not_given_is_stale_and_harms_nothing() -> Result {
-    let (server, mut honest, given) = leased(&["mine", "waiting"], |config| {
+    let (server, mut honest, given) = leased(&["mine", "late"], |config| {
         config.dead_after = Duration::from_secs(3600);
     })
     .await?;
     let held = given.held.clone();
-    let waiting = srpm("waiting", "1", "1", 3_000);
+    let waiting = srpm("late", "1", "1", 3_000);
     let mut stranger = server.builder("stranger", &["f43"], 1).await?;
     let mut namesake = server.builder("first", &["f43"], 1).await?;
     assert_eq!(answer(&mut stranger, held.clone()).await?, ToBuilder::Stale { attempt: given.attempt });
     let lies = [
         HeldAttempt { sha256: Sha256::of(b"another"), ..held.clone() },
-        HeldAttempt { srpm: "waiting-1-1.src.rpm".parse()?, sha256: Sha256::of(&waiting), ..held.clone() },
+        HeldAttempt { srpm: "late-1-1.src.rpm".parse()?, sha256: Sha256::of(&waiting), ..held.clone() },
         HeldAttempt { target: "f99".parse()?, ..held.clone() },
         // Of this server run, and not given yet.
         HeldAttempt {
             attempt: AttemptId { serial: given.attempt.serial + 7, ..given.attempt },
-            srpm: "waiting-1-1.src.rpm".parse()?,
+            srpm: "late-1-1.src.rpm".parse()?,
             sha256: Sha256::of(&waiting),
             ..held.clone()
         },
@@ -175,7 +175,7 @@ async fn whoever_holds_what_he_was_not_given_is_stale_and_harms_nothing() -> Res
         },
         HeldAttempt {
             attempt: AttemptId { boot: 17, serial: 5 },
-            srpm: "waiting-1-1.src.rpm".parse()?,
+            srpm: "late-1-1.src.rpm".parse()?,
             ..held.clone()
         },
     ];
@@ -187,7 +187,7 @@ async fn whoever_holds_what_he_was_not_given_is_stale_and_harms_nothing() -> Res
     assert_eq!(server.site.staged().len(), 1, "{:?}", server.site.staged());
     deliver(&mut honest, &given, b"built").await?;
     assert_eq!(honest.word().await?, ToBuilder::Accepted { attempt: given.attempt });
-    assert_eq!(honest.lease(0).await?.srpm.as_str(), "waiting-1-1.src.rpm");
+    assert_eq!(honest.lease(0).await?.srpm.as_str(), "late-1-1.src.rpm");
     Ok(())
 }
 
@@ -278,15 +278,13 @@ async fn srpms_of_a_target_are_taken_back_too() -> Result {
 /// keeps nobody from the SRPM.
 #[tokio::test(start_paused = true)]
 async fn an_invented_attempt_is_stale_whatever_its_digest() -> Result {
-    let (server, mut honest, given) = leased(&["mine", "waiting"], |config| {
+    let (server, mut honest, given) = leased(&["mine", "late"], |config| {
         config.dead_after = Duration::from_secs(3600);
     })
     .await?;
-    let waiting = Sha256::of(&srpm("waiting", "1", "1", 3_000));
+    let waiting = Sha256::of(&srpm("late", "1", "1", 3_000));
     let mut liar = server.builder("liar", &["f43"], 1).await?;
-    for (serial, (name, sha256)) in
-        [("mine", given.held.sha256), ("waiting", waiting)].into_iter().enumerate()
-    {
+    for (serial, (name, sha256)) in [("mine", given.held.sha256), ("late", waiting)].into_iter().enumerate() {
         for boot in [17, given.attempt.boot ^ 1] {
             let attempt = AttemptId { boot, serial: serial as u64 };
             let srpm = format!("{name}-1-1.src.rpm").parse()?;
@@ -298,7 +296,7 @@ async fn an_invented_attempt_is_stale_whatever_its_digest() -> Result {
     assert_eq!(server.site.staged().len(), 1, "{:?}", server.site.staged());
     deliver(&mut honest, &given, b"built").await?;
     assert_eq!(honest.word().await?, ToBuilder::Accepted { attempt: given.attempt });
-    assert_eq!(honest.lease(0).await?.srpm.as_str(), "waiting-1-1.src.rpm");
+    assert_eq!(honest.lease(0).await?.srpm.as_str(), "late-1-1.src.rpm");
     Ok(())
 }
 

@@ -117,7 +117,10 @@ pub(crate) fn check(soak: &mut Soak) -> Report {
 /// SRPMs that are not in FINISHED, or in another folder too.
 fn lost(soak: &Soak) -> Vec<String> {
     let kept = soak.queued.keys().filter(|name| !soak.withdrawn.contains(*name));
-    kept.filter(|name| soak.farm.where_is(name) != ["FINISHED"]).cloned().collect()
+    let is_where_it_belongs = |name: &&String| {
+        soak.farm.where_is(name) == [if soak.is_parked(name) { "SOURCE" } else { "FINISHED" }]
+    };
+    kept.filter(|name| !is_where_it_belongs(name)).cloned().collect()
 }
 
 /// Results that are missing, or are not those of the SRPM.
@@ -133,7 +136,8 @@ fn wrong_results(soak: &Soak, results: &BTreeMap<String, BuildRecord>) -> Vec<St
         }
         let failure = soak.farm.finished(format!("{name}.failed.json")).exists();
         // One that was built again by a person's wish may have failed beside a good result.
-        if failure == record.outcome.is_success() && !soak.cancelled.contains(name) {
+        let is_failure = !record.outcome.is_success() && !record.parked;
+        if failure != is_failure && !soak.cancelled.contains(name) {
             wrong.push(format!("{name}: {:?}, and a failure record: {failure}", record.outcome));
         }
     }
@@ -154,7 +158,7 @@ fn leftovers(soak: &Soak) -> Vec<String> {
         }
     };
     let but = |folder: std::path::PathBuf, kept: &str| -> Vec<String> {
-        names_in(&folder).into_iter().filter(|name| name != kept).collect()
+        names_in(&folder).into_iter().filter(|name| name != kept && !soak.is_parked(name)).collect()
     };
     expect("left in SOURCE", but(soak.farm.source(""), "priority.txt"));
     expect("left in WORKING", but(soak.farm.working(""), ".moji"));

@@ -8,6 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use moji_server::record::BuildRecord;
 use moji_tests::support::disk::SmallDisk;
 use moji_tests::support::processes::{Farm, Program, TARGET, hostmock, let_pass, names_in, now};
 use moji_tests::support::proxy::Proxy;
@@ -314,7 +315,7 @@ impl Soak {
         let mut pending = None;
         while begin.elapsed() < self.settings.faults_for {
             self.tick();
-            let waiting = names_in(&self.farm.source("")).len();
+            let waiting = names_in(&self.farm.source("")).iter().filter(|name| !self.is_parked(name)).count();
             if waiting < QUEUED {
                 let srpm = pending.take().or_else(|| srpms.try_recv().ok());
                 pending = srpm.filter(|srpm| !self.queue(srpm));
@@ -370,10 +371,17 @@ impl Soak {
         }
     }
 
-    /// SRPMs that are to come to FINISHED.
+    /// SRPMs that are to come to FINISHED, or to be parked.
     pub(crate) fn unfinished(&self) -> Vec<String> {
         let names = self.queued.keys().filter(|name| !self.withdrawn.contains(*name));
-        names.filter(|name| !self.farm.finished(name).exists()).cloned().collect()
+        names.filter(|name| !self.farm.finished(name).exists() && !self.is_parked(name)).cloned().collect()
+    }
+
+    /// Whether an SRPM waits in SOURCE for what nobody has.
+    pub(crate) fn is_parked(&self, name: &str) -> bool {
+        let record = self.farm.repo(name.trim_end_matches(".src.rpm")).join("build.json");
+        let record = fs::read(record).ok().and_then(|json| serde_json::from_slice::<BuildRecord>(&json).ok());
+        self.farm.source(name).exists() && record.is_some_and(|record| record.parked)
     }
 
     /// Ends clients and server as their owners would, and collects their logs.

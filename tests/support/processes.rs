@@ -397,6 +397,18 @@ impl Farm {
         self.run_server(command);
     }
 
+    /// The same, and builders are told where they find REPO.
+    pub fn start_server_with_repo(&mut self, arguments: &[&str]) {
+        let url = self.repo_url();
+        let arguments: Vec<_> = ["--repo-url", &url].iter().chain(arguments).copied().collect();
+        self.start_server(&arguments);
+    }
+
+    /// The URL of REPO.
+    pub fn repo_url(&self) -> String {
+        format!("file://{}/", self.folders.join("repo").display())
+    }
+
     /// Runs a command that becomes the server, and waits until it listens and has seen its folders.
     pub fn run_server(&mut self, command: Command) {
         let server = Program::start("the server", command);
@@ -473,6 +485,13 @@ impl Farm {
     pub fn example_srpms(&self, names: &[&str], arguments: &[&str]) -> Vec<PathBuf> {
         let specs: Vec<_> = names.iter().map(|name| top().join(format!("tests/specs/{name}.spec"))).collect();
         self.make_srpms(&specs, arguments)
+    }
+
+    /// Makes the SRPM of a spec file.
+    pub fn srpm_of(&self, name: &str, spec: &str) -> PathBuf {
+        let path = self.path(format!("specs/{name}.spec"));
+        fs::write(&path, spec).unwrap();
+        self.make_srpms(&[path], &[]).remove(0)
     }
 
     /// Makes SRPMs whose builds run scripts.

@@ -16,7 +16,8 @@ pub fn check_results(repository: &Path) -> Result<BTreeMap<String, BuildRecord>,
     let mut found = BTreeMap::new();
     for name in names(repository)? {
         let folder = repository.join(&name);
-        if name == "repodata" || name == "generations" || folder.join("repodata").exists() {
+        let is_result = name != "repodata" && name != "generations" && !name.starts_with("report.");
+        if !is_result || folder.join("repodata").exists() {
             continue;
         }
         for beside in names(&folder)?.into_iter().filter(|name| name.starts_with("attempt-")) {

@@ -251,7 +251,10 @@ impl Site {
 
     /// The names in a folder below REPO.
     pub fn published(&self, folder: &str) -> Vec<String> {
-        names_in(&self.folders.repo.join(folder))
+        let mut names = names_in(&self.folders.repo.join(folder));
+        // Not of any build: it comes whenever nothing moves.
+        names.retain(|name| !name.starts_with("report."));
+        names
     }
 }
 
@@ -314,6 +317,7 @@ pub fn server_config(folders: Folders) -> moji_server::run::Config {
         heartbeat: Duration::from_secs(10),
         dead_after: Duration::from_secs(30),
         grace: Duration::from_secs(10),
+        rules: Default::default(),
         patience: Duration::from_secs(60),
         min_free: 0,
         free_space: FreeSpace::of_the_disk(),

@@ -33,7 +33,7 @@ const PIECE: usize = 64;
 pub struct RepositoryChange {
     /// Which repository.
     pub repository: Repository,
-    /// Its generation that contains this; of a repository that is gone, the last one.
+    /// Its generation that contains this; 0 for a repository that is gone: the next one counts from 1.
     pub generation: u64,
     /// What came. Take it in after what went: a package that was replaced in its place is in both.
     pub added: Vec<PublishedPackage>,
@@ -85,9 +85,9 @@ pub async fn follow(
 fn forget(told: &mut BTreeMap<Repository, Told>, now: &Served) -> Vec<RepositoryChange> {
     let known: Vec<_> = told.keys().filter(|repository| !now.contains_key(repository)).cloned().collect();
     let gone = known.into_iter().filter_map(|repository| told.remove_entry(&repository));
-    let change = |(repository, Told { generation, listing, .. }): (Repository, Told)| {
+    let change = |(repository, Told { listing, .. }): (Repository, Told)| {
         let removed = listing.iter().map(path).collect();
-        RepositoryChange { repository, generation, added: Vec::new(), removed }
+        RepositoryChange { repository, generation: 0, added: Vec::new(), removed }
     };
     gone.map(change).collect()
 }

@@ -114,7 +114,7 @@ async fn what_comes_and_goes_is_told_once() {
     // A repository goes, and comes again; of the other one nothing is said.
     let main = (Repository::Main, 9, &[("a-1-1/a.rpm", 1), ("b.rpm", 33), ("d.rpm", 7)][..]);
     scene.serve(std::slice::from_ref(&main));
-    assert_eq!(scene.next().await, told("REPO/f43", 1, &[], &["c.rpm"]));
+    assert_eq!(scene.next().await, told("REPO/f43", 0, &[], &["c.rpm"]));
     scene.serve(&[main, (f43(), 1, &[("c.rpm", 6)])]);
     assert_eq!(scene.next().await, told("REPO/f43", 1, &["c"], &[]));
     scene.shutdown.cancel();

@@ -67,3 +67,10 @@ pub struct PublishedPackage {
     /// Its files, in order.
     pub files: Vec<FileHash>,
 }
+
+impl PublishedPackage {
+    /// The name of the package that it was built from, of `name-version-release.src.rpm`.
+    pub fn source_name(&self) -> Option<&str> {
+        self.source.as_deref()?.rsplitn(3, '-').nth(2)
+    }
+}

@@ -33,9 +33,23 @@ impl Farm {
                         todo.extend(self.scheduler.handle(self.now(), Event::RetakeFailed(attempt)));
                     }
                 }
+                Effect::Backup(lease) => {
+                    let attempt = lease.attempt;
+                    if !self.back_up(lease).await {
+                        todo.extend(self.scheduler.handle(self.now(), Event::LeaseFailed(attempt)));
+                    }
+                }
+                Effect::Woken { srpm, requirement, generation } => {
+                    tracing::info!(
+                        "{} is queued again: {requirement} is there, in generation {generation}",
+                        srpm.key
+                    );
+                    self.note(Note::Queued(&srpm));
+                }
+                Effect::Retry { key, package } => self.retry(key, package).await,
                 Effect::Resume(lease) => self.resume(lease).await,
                 Effect::Requeue(key) => self.move_to_source(key).await,
-                Effect::Commit { lease, outcome, held } => self.commit(lease, outcome, held).await,
+                Effect::Commit { lease, outcome, fate } => self.commit(lease, outcome, fate).await,
                 Effect::Hold { lease, reason } => {
                     let mut attempts = vec![lease.attempt];
                     attempts.extend(self.staged.get(&lease.srpm.key).into_iter().flatten().rev());
@@ -136,6 +150,7 @@ impl Farm {
             }
             // Of what was refused it was said where it lies.
             Ending::Published
+            | Ending::Parked
             | Ending::Superseded
             | Ending::Rejected(_)
             | Ending::Failed(_)

@@ -10,7 +10,11 @@ mod evidence;
 mod moves;
 mod note;
 mod publishing;
+mod rebuilt;
+mod reporting;
+mod repositories;
 mod sessions;
+mod settled_providers;
 mod space;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,14 +31,17 @@ use tokio_util::sync::CancellationToken;
 use crate::access::credentials::Credentials;
 use crate::catalogue::Catalogue;
 use crate::commit::{Delivery, Refusal};
+use crate::contents::RepositoryChange;
 use crate::folders::Folders;
 use crate::history::Recorder;
 use crate::lease_record::LeaseRecord;
 use crate::left_behind::LeftBehind;
 use crate::limits::Limits;
+use crate::metadata;
 use crate::quarantine::Bounds;
+use crate::repository_url::RepositoryUrls;
 use crate::room::FreeSpace;
-use crate::scheduler::{Event, Lease, Moment, Scheduler, SessionId};
+use crate::scheduler::{Event, Lease, Moment, Rules, Scheduler, SessionId};
 use crate::session::{FromSession, SessionCommand};
 use crate::source::{QueuedSrpm, SourceEvent};
 use crate::staging::Stagings;
@@ -46,6 +53,9 @@ use evidence::Evidence;
 pub use evidence::Given;
 use note::Note;
 use publishing::Publishing;
+pub use reporting::Campaign;
+use reporting::Reporting;
+use repositories::Repositories;
 use space::Space;
 
 /// How long publications that are under way may take when the server stops.
@@ -53,6 +63,9 @@ const STOP: Duration = Duration::from_secs(30);
 
 /// How often all leases are compared with WORKING, for what its watcher has missed.
 const CHECK_WORKING: Duration = Duration::from_secs(60);
+
+/// How long after the start builds wait for the first look at their repository, which may fail again and again.
+const UNREAD: Duration = Duration::from_secs(30);
 
 /// How often a move that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -72,6 +85,8 @@ pub struct FarmConfig {
     pub boot: u64,
     /// How long a lease outlives its connection.
     pub grace: Duration,
+    /// What the operator has decided.
+    pub rules: Rules,
     /// How long a lease outlives the server that gave it.
     pub patience: Duration,
     /// Nothing is handed out with less room on the disk, in bytes.
@@ -80,6 +95,12 @@ pub struct FarmConfig {
     pub free_space: FreeSpace,
     /// Who is told what happens.
     pub history: Recorder,
+    /// The metadata of the repositories.
+    pub repositories: metadata::Handle,
+    /// Where builders find them.
+    pub repository_urls: RepositoryUrls,
+    /// What a server before this one had begun to report on.
+    pub campaign: Option<Campaign>,
     /// What is published already.
     pub catalogue: Catalogue,
     /// The credentials as they are now: nothing is published for one that was revoked.
@@ -97,6 +118,8 @@ pub struct Farm {
     sessions: BTreeMap<SessionId, Connected>,
     /// What lay in SOURCE at the start is known.
     ready: bool,
+    /// Whether builds that failed are tried once more when what they used has been built anew.
+    retry_on_change: bool,
     /// The server ends: what is leased stays leased, for the next one.
     stopping: bool,
     /// What is known of each attempt that has a lease.
@@ -115,6 +138,8 @@ pub struct Farm {
     working: WorkingWatch,
     limits: Limits,
     history: Recorder,
+    repositories: Repositories,
+    reporting: Reporting,
     troubles: Vec<Trouble>,
 }
 
@@ -138,6 +163,7 @@ enum Trouble {
 struct Connected {
     name: BuilderId,
     machine: String,
+    is_local: bool,
     commands: mpsc::Sender<SessionCommand>,
 }
 
@@ -149,18 +175,21 @@ pub struct FarmInputs {
     pub sessions: mpsc::Receiver<FromSession>,
     /// SRPMs that may have been taken out of WORKING.
     pub working: mpsc::Receiver<BuildKey>,
+    /// What comes into the repositories, and goes.
+    pub contents: mpsc::Receiver<RepositoryChange>,
 }
 
 impl Farm {
     /// A farm without leases.
     pub fn new(config: FarmConfig, working: WorkingWatch) -> Self {
         Self {
-            scheduler: Scheduler::new(config.boot, config.grace),
+            scheduler: Scheduler::new(config.boot, config.grace).with_rules(config.rules.clone()),
             folders: config.folders,
             patience: config.patience,
             started: Instant::now(),
             sessions: BTreeMap::new(),
             ready: false,
+            retry_on_change: config.rules.retry_on_change,
             stopping: false,
             given: BTreeMap::new(),
             stagings: Stagings::default(),
@@ -173,6 +202,8 @@ impl Farm {
             space: Space::new(config.min_free, config.free_space),
             working,
             history: config.history,
+            repositories: Repositories::new(config.repositories, config.repository_urls),
+            reporting: Reporting::new(config.campaign),
             troubles: Vec::new(),
         }
     }
@@ -194,6 +225,7 @@ impl Farm {
         };
         let (mut check_working, mut retry, mut check_room) =
             (every(CHECK_WORKING), every(RETRY), every(CHECK_ROOM));
+        let mut report = every(reporting::LOOK);
         loop {
             let deadline = self.scheduler.next_deadline().map(|moment| self.started + moment);
             if self.ready {
@@ -209,10 +241,16 @@ impl Farm {
                     self.carry_out(effects).await;
                 }
                 _ = check_room.tick() => self.check_room().await,
-                _ = check_working.tick() => self.check_leases().await,
+                _ = check_working.tick() => {
+                    self.check_leases().await;
+                    self.handle(Event::Look).await;
+                }
+                _ = report.tick() => self.report().await,
+                Some(()) = self.reporting.written() => {}
                 _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
                 Some(ended) = self.publishing.next() => self.on_commit(ended).await,
                 Some(looked) = self.claims.next() => self.on_claim(looked).await,
+                Some(change) = inputs.contents.recv() => self.on_contents(change).await,
                 Some(event) = inputs.source.recv() => self.on_source(event).await,
                 Some(key) = inputs.working.recv() => self.check_lease(&key).await,
                 Some(event) = inputs.sessions.recv() => self.on_session(event).await,
@@ -240,6 +278,10 @@ impl Farm {
         srpms.iter().for_each(|key| self.working.entered(key));
         self.staged = left.staged;
         left.unanswered.into_iter().for_each(|given| self.evidence.add(given));
+        self.remember(left.remembered).await;
+        for failed in left.failed {
+            self.failed(failed).await;
+        }
         // The one place where what went wrong before this server comes from.
         for (key, tries) in left.tries {
             self.handle(Event::Blamed(key, tries)).await;
@@ -247,6 +289,11 @@ impl Farm {
         for (lease, record) in left.leases {
             self.given.insert(lease.attempt, record);
             self.handle(Event::Restored { lease: Box::new(lease), patience: self.patience }).await;
+        }
+        // What was published last may not be in the metadata yet, and a build without it would be for nothing.
+        let until = self.now() + UNREAD;
+        for target in left.repositories {
+            self.handle(Event::Unread { target, until }).await;
         }
         self.check_room().await;
     }
@@ -305,11 +352,15 @@ impl Farm {
             SourceEvent::Changing(key) => self.handle(Event::Gone(key)).await,
             SourceEvent::Ready => {
                 self.ready = true;
-                match self.scheduler.queued() {
-                    1 => tracing::info!("1 SRPM is queued"),
-                    many => tracing::info!("{many} SRPMs are queued"),
-                }
+                let queued = self.scheduler.queued();
+                let parked = match self.scheduler.parked() {
+                    0 => String::new(),
+                    some => format!(", {some} of them parked"),
+                };
+                let noun = if queued == 1 { "SRPM is" } else { "SRPMs are" };
+                tracing::info!("{queued} {noun} queued{parked}");
                 self.handle(Event::Ready).await;
+                self.say_what_is_in_use();
             }
             SourceEvent::Broken { key, reason } => {
                 tracing::warn!("{key} cannot be built: {reason}");
@@ -318,8 +369,9 @@ impl Farm {
             SourceEvent::Priority { target, list } => {
                 self.handle(Event::Priority { target, list }).await;
             }
-            // Nobody asks for it yet.
-            SourceEvent::Requires { .. } => {}
+            SourceEvent::Requires { target, list } => {
+                self.handle(Event::Requires { target, list }).await;
+            }
         }
     }
 
@@ -330,7 +382,10 @@ impl Farm {
         {
             return;
         }
-        if !self.scheduler.is_queued(&srpm.key) {
+        // What is just being parked is back, and is told of when it is.
+        let is_parking = self.scheduler.holders(&srpm.key).any(Lease::is_committing);
+        let (key, is_new) = (srpm.key.clone(), !is_parking && !self.scheduler.is_queued(&srpm.key));
+        if is_new {
             // The start is told in one line, and an SRPM that comes back from a builder was told.
             if self.ready {
                 match &srpm.key.target {
@@ -340,9 +395,15 @@ impl Farm {
                     _ => tracing::info!("{} is queued", srpm.key),
                 }
             }
-            self.note(Note::Queued(&srpm));
+            // The history knows that it is parked, and that it goes on to be.
+            if !self.scheduler.was_parked(&srpm.key) {
+                self.note(Note::Queued(&srpm));
+            }
         }
         self.handle(Event::Found(srpm)).await;
+        if self.ready && is_new && self.scheduler.asks_too_much(&key) {
+            tracing::info!("{key} waits: no builder that is connected has what requires.txt asks for");
+        }
     }
 
     async fn try_again(&mut self) {

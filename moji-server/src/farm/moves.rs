@@ -2,7 +2,7 @@
 
 use std::io;
 
-use moji_proto::{AttemptId, LogFile};
+use moji_proto::{AttemptId, LogFile, RepositoryUrl};
 use std::collections::VecDeque;
 use tokio::task::spawn_blocking;
 
@@ -12,6 +12,7 @@ use crate::BuildKey;
 use crate::commit::{self, Refusal};
 use crate::folders::Folders;
 use crate::lease_record::{FileIdentity, LeaseRecord};
+use crate::record::RepositoryUsed;
 use crate::room::is_full;
 use crate::scheduler::{Effect, Event, Lease};
 use crate::session::{LeasedSrpm, ResumedAttempt, SessionCommand};
@@ -27,34 +28,72 @@ enum Unmoved {
 impl Farm {
     /// Whether the SRPM is in WORKING now and its builder told.
     pub(super) async fn lease(&mut self, lease: Lease, todo: &mut VecDeque<Effect>) -> bool {
-        let Some(record) = self.move_to_working(&lease, None, todo).await else {
+        let (url, used) = self.repository_for(&lease).await;
+        let Some(record) = self.move_to_working(&lease, None, used, todo).await else {
             self.forget([lease.attempt]).await;
             return false;
         };
-        let key = &lease.srpm.key;
-        tracing::info!("{key} goes to {} as {} for {}", lease.builder, lease.attempt, lease.target);
-        self.note(Note::Leased(&lease, &record));
+        let (key, builder) = (&lease.srpm.key, &lease.builder);
+        tracing::info!("{key} goes to {builder} as {} for {}", lease.attempt, lease.target);
+        self.assign(lease, record, url).await;
+        true
+    }
+
+    /// The same for one that another builder is late with: it is in WORKING already.
+    pub(super) async fn back_up(&mut self, lease: Lease) -> bool {
+        let (folders, leased) = (self.folders.clone(), lease.clone());
+        let (url, used) = self.repository_for(&lease).await;
+        let recorded = spawn_blocking(move || {
+            let file = FileIdentity::of(&folders.working.join(leased.srpm.key.path()))?;
+            let record = LeaseRecord::new(&leased, file, used);
+            record.write(&folders).map(|()| record)
+        });
+        let (key, builder) = (&lease.srpm.key, &lease.builder);
+        match recorded.await.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(record) => {
+                let others = self.scheduler.holders(key).filter(|other| other.attempt != lease.attempt);
+                let late: Vec<_> = others.map(|other| other.builder.to_string()).collect();
+                tracing::info!(
+                    "{key} takes {} longer than expected: it goes to {builder} too, as {}",
+                    late.join(" and "),
+                    lease.attempt
+                );
+                self.assign(lease, record, url).await;
+                true
+            }
+            Err(error) => {
+                tracing::debug!("{key} does not go to {builder} too: {error}");
+                self.forget([lease.attempt]).await;
+                false
+            }
+        }
+    }
+
+    /// Tells a builder that an SRPM in WORKING is its own.
+    async fn assign(&mut self, lease: Lease, record: LeaseRecord, repository: Option<RepositoryUrl>) {
+        let class = lease.session.and_then(|session| self.scheduler.class_of(session));
+        self.note(Note::Leased(&lease, &record, class));
         self.given.insert(lease.attempt, record);
+        let key = &lease.srpm.key;
         if let Some(session) = lease.session {
             let leased = LeasedSrpm {
                 attempt: lease.attempt,
                 slot: lease.slot.unwrap_or_default(),
                 target: lease.target.clone(),
                 srpm: key.srpm.clone(),
-                repository: None,
+                repository,
                 path: self.folders.working.join(key.path()),
                 size: lease.srpm.size,
                 tenancy: self.stagings.let_to(lease.attempt).await,
             };
             self.tell(session, SessionCommand::Assign(leased));
         }
-        true
     }
 
     /// The same for an SRPM that its builder has already.
     pub(super) async fn retake(&mut self, lease: Lease, todo: &mut VecDeque<Effect>) -> bool {
         let known = self.given.get(&lease.attempt).cloned();
-        let Some(record) = self.move_to_working(&lease, known, todo).await else {
+        let Some(record) = self.move_to_working(&lease, known, None, todo).await else {
             // When it is still there, it is not the builder's fault: it may ask again.
             if let Some(session) = lease.session
                 && exists(self.folders.source.join(lease.srpm.key.path())).await
@@ -74,10 +113,11 @@ impl Farm {
         &mut self,
         lease: &Lease,
         known: Option<LeaseRecord>,
+        used: Option<RepositoryUsed>,
         todo: &mut VecDeque<Effect>,
     ) -> Option<LeaseRecord> {
         let (folders, leased) = (self.folders.clone(), lease.clone());
-        let moved = spawn_blocking(move || move_to_working(&folders, &leased, known)).await;
+        let moved = spawn_blocking(move || move_to_working(&folders, &leased, known, used)).await;
         let key = &lease.srpm.key;
         match moved.unwrap_or_else(|error| Err(Unmoved::Disk(io::Error::other(error)))) {
             Ok(record) => {
@@ -128,7 +168,8 @@ impl Farm {
         });
         let logs = logs.await.unwrap_or_default();
         tracing::info!("{} goes on with {} as {attempt}", lease.builder, lease.srpm.key);
-        self.note(Note::Readopted(&lease, self.given.get(&attempt).cloned().as_ref()));
+        let class = lease.session.and_then(|session| self.scheduler.class_of(session));
+        self.note(Note::Readopted(&lease, self.given.get(&attempt).cloned().as_ref(), class));
         if let Some(session) = lease.session {
             let resumed = ResumedAttempt { attempt, slot: lease.slot, logs, tenancy };
             self.tell(session, SessionCommand::Resume(resumed));
@@ -180,6 +221,7 @@ fn move_to_working(
     folders: &Folders,
     lease: &Lease,
     known: Option<LeaseRecord>,
+    used: Option<RepositoryUsed>,
 ) -> Result<LeaseRecord, Unmoved> {
     let key = &lease.srpm.key;
     let gone_or = |error: io::Error| match error.kind() {
@@ -193,7 +235,7 @@ fn move_to_working(
         return Ok(record.clone());
     }
     let file = FileIdentity::of(&folders.source.join(key.path())).map_err(gone_or)?;
-    let record = known.unwrap_or_else(|| LeaseRecord::new(lease, file));
+    let record = known.unwrap_or_else(|| LeaseRecord::new(lease, file, used));
     record.write(folders).map_err(Unmoved::Disk)?;
     folders.lease(key).map_err(gone_or)?;
     Ok(record)

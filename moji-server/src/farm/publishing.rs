@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use moji_proto::outcome::one_line;
 use moji_proto::{AttemptId, Outcome};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinError, JoinSet, spawn_blocking};
@@ -17,7 +18,7 @@ use crate::commit::{self, Delivery, Published, RESULTS, UNPUBLISHED};
 use crate::folders::Folders;
 use crate::quarantine::{self, Bounds};
 use crate::record::BuildRecord;
-use crate::scheduler::{Event, Lease};
+use crate::scheduler::{Event, Fate, Lease, Wait};
 use crate::verify::{self, Delivered, Leased, Refused, VerifyError};
 
 /// So many deliveries are looked at at a time: each may take the memory of a large header several times,
@@ -63,6 +64,11 @@ impl Publishing {
     /// The next end; `None` when nothing is published.
     pub(super) async fn next(&mut self) -> Option<Result<(AttemptId, CommitEnd), JoinError>> {
         self.tasks.join_next().await
+    }
+
+    /// Whether nothing is being published.
+    pub(super) fn is_idle(&self) -> bool {
+        self.tasks.is_empty()
     }
 
     fn begin(&mut self, folders: &Arc<Folders>, lease: Lease, outcome: Outcome, delivery: Delivery) {
@@ -158,12 +164,12 @@ fn keep(folders: &Folders, lease: &Lease, delivery: &Delivery, reason: String, b
 }
 
 impl Farm {
-    pub(super) async fn commit(&mut self, lease: Lease, outcome: Outcome, held: Option<String>) {
+    pub(super) async fn commit(&mut self, lease: Lease, outcome: Outcome, fate: Fate) {
         let attempt = lease.attempt;
         let Some(mut delivery) = self.deliveries.get(&attempt).cloned() else {
             return tracing::error!("{attempt} is to be published, but nothing was delivered");
         };
-        delivery.held = held;
+        delivery.fate = fate;
         // From here on nobody else works on the files.
         self.stagings.vacate(attempt).await;
         self.publishing.begin(&self.folders, lease, outcome, delivery);
@@ -180,8 +186,15 @@ impl Farm {
                 let key = &lease.srpm.key;
                 self.publishing.catalogue.settled(&lease, Some(&published.record));
                 tell_published(key, &published);
-                self.note(Note::Settled { key, record: &published.record });
-                self.handle(Event::Committed(attempt)).await;
+                let rpms = published.record.artifacts.iter().any(|entry| entry.name.is_rpm());
+                if published.record.parked {
+                    self.handle(Event::Committed { attempt, rpms }).await;
+                    self.parked(&lease, &published);
+                } else {
+                    self.note(Note::Settled { key, record: &published.record });
+                    self.handle(Event::Committed { attempt, rpms }).await;
+                    self.remember_failure(&lease, &published).await;
+                }
                 self.settled(key).await;
             }
             CommitEnd::Refused { reason, kept } => {
@@ -200,9 +213,32 @@ impl Farm {
     }
 }
 
+impl Farm {
+    /// The SRPM of an attempt that lacked something is in SOURCE again. What it lacked may have come meanwhile.
+    fn parked(&mut self, lease: &Lease, published: &Published) {
+        let (key, attempt) = (&lease.srpm.key, lease.attempt);
+        let Outcome::Failed { missing, .. } = &published.record.outcome else { return };
+        if let Some(Wait::Parked(_)) = self.scheduler.wait_of(key) {
+            let logs = match published.folder.is_dir() {
+                true => format!("; logs in {}", published.folder.display()),
+                false => String::new(),
+            };
+            let what = one_line(&missing.join(", "));
+            tracing::info!("{key} is parked until something provides {what}{logs}");
+            self.note(Note::Parked { key, attempt, missing });
+        } else {
+            let what = one_line(&missing.join(", "));
+            tracing::info!("{key} lacked {what}, of which something has come meanwhile; it is queued again");
+            self.note(Note::Queued(&lease.srpm));
+        }
+    }
+}
+
 fn tell_published(key: &crate::BuildKey, published: &Published) {
     let Published { record: BuildRecord { outcome, held, note, .. }, folder } = published;
     match (outcome, held) {
+        // That is told when it is parked, or queued again.
+        (Outcome::Failed { .. }, None) if published.record.parked => {}
         (Outcome::Succeeded, _) => tracing::info!("{key} succeeded: {}", folder.display()),
         (Outcome::Failed { kind, reason, .. }, None) => {
             tracing::warn!("{key} failed ({kind}): {reason}; logs in {}", folder.display());

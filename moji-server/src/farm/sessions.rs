@@ -7,13 +7,13 @@ use tokio::task::spawn_blocking;
 use super::{COME_BACK, Connected, Farm};
 use crate::BuilderId;
 use crate::commit::Delivery;
-use crate::scheduler::{Event, SessionId};
+use crate::scheduler::{Event, Fate, SessionId};
 use crate::session::{FromSession, SessionCommand};
 
 impl Farm {
     pub(super) async fn on_session(&mut self, event: FromSession) {
         match event {
-            FromSession::Connected { session, builder, machine, commands } => {
+            FromSession::Connected { session, builder, machine, is_local, commands } => {
                 let name = builder.id.clone();
                 if let Err(full) = self.make_place(&name) {
                     tracing::warn!("{name} is sent away: {full}");
@@ -21,12 +21,12 @@ impl Farm {
                     let _ = commands.try_send(SessionCommand::Close(full));
                     return;
                 }
-                self.sessions.insert(session, Connected { name, machine, commands });
+                self.sessions.insert(session, Connected { name, machine, is_local, commands });
                 self.handle(Event::Connected { session, builder }).await;
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
             // Nothing is given out by it yet.
-            FromSession::Disk(..) => {}
+            FromSession::Disk(session, bytes) => self.handle(Event::FreeDisk(session, bytes)).await,
             FromSession::Draining(session) => self.handle(Event::Draining(session)).await,
             FromSession::Lost(session, reason) => self.on_lost(session, &reason).await,
             // The next server answers.
@@ -125,7 +125,8 @@ impl Farm {
                 machine: machine.unwrap_or_default(),
                 leased_at: record.map_or_else(Timestamp::now, |record| record.leased_at),
                 delivered_at: Timestamp::now(),
-                held: None,
+                fate: Fate::Settle,
+                repository: record.and_then(|record| record.repository.clone()),
             };
             self.deliveries.insert(attempt, delivery);
         }

@@ -66,6 +66,8 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
         }),
         artifacts: Vec::new(),
         held: None,
+        parked: false,
+        retried: false,
         note: None,
     }
 }

@@ -19,14 +19,17 @@ type Done<T> = Result<T, StoreError>;
 pub(super) fn parked(connection: &Connection) -> Done<Parks> {
     let mut statement = connection.prepare(
         "SELECT target, srpm, parked_at, missing, \
-         (SELECT count(*) FROM attempts WHERE build = b.id AND failure = 'missing_dependency') \
+         (SELECT count(*) FROM attempts WHERE build = b.id AND failure = 'missing_dependency'), \
+         (SELECT generation FROM attempts WHERE build = b.id AND failure = 'missing_dependency' \
+         ORDER BY ended_at DESC LIMIT 1) \
          FROM builds b WHERE state = 'parked'",
     )?;
     let mut rows = statement.query([])?;
     let mut parks = Parks::new();
     while let Some(row) = rows.next()? {
-        let parked =
-            ParkedBuild { since: time(row.get(2)?), missing: requirements(row, 3)?, tries: row.get(4)? };
+        let generation = row.get::<_, Option<i64>>(5)?.map_or(0, unsigned);
+        let (since, missing) = (time(row.get(2)?), requirements(row, 3)?);
+        let parked = ParkedBuild { since, missing, tries: row.get(4)?, generation };
         parks.insert(key(&Columns(row))?, parked);
     }
     Ok(parks)

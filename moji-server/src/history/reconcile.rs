@@ -101,7 +101,8 @@ pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -
             None => {}
         }
     }
-    for found in &survey.records {
+    // What is parked is not settled: its record tells of an attempt only.
+    for found in survey.records.iter().filter(|found| !found.record.parked) {
         let attempt = found.record.attempt.as_ref().map(|attempt| attempt.id);
         let is_known = match attempt {
             Some(id) if told.contains(&id) => true,
@@ -150,6 +151,7 @@ fn deciding<'a>(survey: &'a Survey, known: &Known, open: &OpenBuild, key: &Build
     };
     let mut beside = survey.records.iter().filter(|found| matches!(found.place, Place::Held | Place::Failed));
     let results = survey.records.iter().filter(|found| !matches!(found.place, Place::Held | Place::Failed));
+    let results = results.filter(|found| !found.record.parked);
     beside.find(may_be_its).or_else(|| results.filter(may_be_its).max_by_key(|found| found.at()))
 }
 

@@ -169,6 +169,8 @@ pub struct ParkedBuild {
     pub missing: Vec<String>,
     /// How many attempts at it have ended for missing requirements.
     pub tries: u32,
+    /// The generation of the repository that the last of these had; 0 when that is not known.
+    pub generation: u64,
 }
 
 /// The builds that wait for what they miss.

@@ -93,6 +93,8 @@ fn record(name: &str, serial: u64, seconds: i64, outcome: Outcome) -> BuildRecor
         }),
         artifacts: vec![artifact("build.log", 30 + serial), artifact("x.noarch.rpm", 500)],
         held: None,
+        parked: false,
+        retried: false,
         note: None,
     }
 }

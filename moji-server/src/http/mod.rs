@@ -38,10 +38,10 @@ use stall::Unstalled;
 /// Where REPO is.
 pub const REPO: &str = "/repo/";
 /// Connections at a time; those beyond wait to be taken.
-const CONNECTIONS: usize = 512;
+const CONNECTIONS: usize = 2048;
 /// The same from one address; those beyond are closed at once. This machine, a proxy perhaps, has no
 /// limit of its own.
-const CONNECTIONS_PER_ADDRESS: usize = 64;
+const CONNECTIONS_PER_ADDRESS: usize = 512;
 /// How long a request's header may take, and how long a connection may be idle between two.
 const HEADER: Duration = Duration::from_secs(30);
 /// Most bytes of a request's header.

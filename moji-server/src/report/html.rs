@@ -77,7 +77,10 @@ fn target(page: &mut Page, at: usize, target: &TargetReport) {
     if page.table("Waiting", counts.waiting, &["SRPM", "For"]) {
         for waiting in target.waiting.iter().take(SHOWN_MAX) {
             page.row(&waiting.srpm);
-            needs(page, &waiting.needs);
+            match waiting.needs.is_empty() {
+                true => _ = page.text(words::NO_BUILDER),
+                false => needs(page, &waiting.needs),
+            }
             page.raw("</td></tr>\n");
         }
         page.end_of_table(counts.waiting);

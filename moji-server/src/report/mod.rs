@@ -204,7 +204,7 @@ pub struct Parked {
 pub struct Waiting {
     /// The SRPM.
     pub srpm: SrpmName,
-    /// What it needs, and who is expected to provide it.
+    /// What it needs, and who is expected to provide it; nothing when no builder that is connected can take it.
     pub needs: Vec<Missing>,
 }
 

@@ -10,17 +10,20 @@ pub struct Missing {
     pub requirement: String,
     /// The SRPMs that would provide it; empty when none is known.
     pub providers: Vec<Provider>,
+    /// The repository has it, although the attempt did not find it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_there: bool,
 }
 
 impl Missing {
     /// A requirement of which it is not known who would provide it.
     pub fn unknown(requirement: impl Into<String>) -> Self {
-        Self { requirement: requirement.into(), providers: Vec::new() }
+        Self { requirement: requirement.into(), providers: Vec::new(), is_there: false }
     }
 
     /// A requirement that these would provide.
     pub fn of(requirement: impl Into<String>, providers: Vec<Provider>) -> Self {
-        Self { requirement: requirement.into(), providers }
+        Self { requirement: requirement.into(), providers, is_there: false }
     }
 }
 
@@ -51,6 +54,8 @@ pub enum ProviderState {
     Held,
     /// It was built, but what it provides is not what is asked for: another version.
     Built,
+    /// It was built, and what it provided is not in the repository any more.
+    Removed,
 }
 
 /// Packages that need each other in a circle, so that none can be the first.

@@ -219,6 +219,16 @@ fn the_style_is_the_one_of_the_policy() {
 }
 
 #[test]
+fn what_waits_for_no_package_waits_for_a_builder() {
+    let mut target = TargetReport::new(None);
+    target.waiting(Waiting { srpm: srpm("picky"), needs: Vec::new() });
+    let report = Report::new(at(0), Standing::Stuck, vec![target], 0);
+    for form in [text(&report), html(&report)] {
+        assert!(form.contains("no builder that is connected can take it"), "{form}");
+    }
+}
+
+#[test]
 fn long_lists_are_cut_and_counted() {
     let mut target = TargetReport::new(None);
     for n in 0..KEPT_MAX + 5 {

@@ -45,6 +45,9 @@ fn target(page: &mut Page, target: &TargetReport) {
     for waiting in target.waiting.iter().take(SHOWN_MAX) {
         page.paragraph(2, 4, waiting.srpm.as_str());
         needs(page, &waiting.needs);
+        if waiting.needs.is_empty() {
+            page.paragraph(4, 6, words::NO_BUILDER);
+        }
     }
     page.rest(counts.waiting);
     page.heading("Built", counts.built);

@@ -128,8 +128,15 @@ pub(super) fn tried(failed: &Failed) -> String {
     }
 }
 
+/// What an SRPM waits for that needs nothing.
+pub(super) const NO_BUILDER: &str = "no builder that is connected can take it";
+
 /// Who would provide what is missing.
 pub(super) fn who(missing: &Missing) -> String {
+    if missing.is_there {
+        return "the repository has it, but the builder did not find it: does it get that repository?"
+            .to_owned();
+    }
     if missing.providers.is_empty() {
         return "nothing that is known provides it".to_owned();
     }
@@ -141,6 +148,9 @@ pub(super) fn who(missing: &Missing) -> String {
         ProviderState::Failed => format!("{srpm} would, which failed"),
         ProviderState::Held => format!("{srpm} would, which is held"),
         ProviderState::Built => format!("{srpm} was built, but provides another version"),
+        ProviderState::Removed => {
+            format!("{srpm} was built, and its result is not in the repository any more")
+        }
     };
     missing.providers.iter().map(one).collect::<Vec<_>>().join("; ")
 }

@@ -1,11 +1,16 @@
 //! What the scheduler is told, and what it wants done.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use moji_proto::{AttemptId, Outcome, Resources, Tag, TargetName};
 
-use super::{Claim, Lease, SessionId, Try};
-use crate::source::{Priority, QueuedSrpm};
+use super::{Claim, Fate, Lease, Moment, SessionId, Try};
+use crate::contents::RepositoryChange;
+use crate::dependency::{Capability, Requirement};
+use crate::estimates::Estimates;
+
+use crate::source::{Priority, QueuedSrpm, Requires};
 use crate::{BuildKey, BuilderId};
 
 /// What a builder may be given.
@@ -41,6 +46,60 @@ pub enum Event {
         /// What it says now.
         list: Priority,
     },
+    /// The server has begun, and what a repository has will be told: until then nothing is built with it.
+    Unread {
+        /// Of which target.
+        target: Option<TargetName>,
+        /// It is not waited for any longer.
+        until: Moment,
+    },
+    /// A requires.txt has changed.
+    Requires {
+        /// Whose: that of a target, or SOURCE's own.
+        target: Option<TargetName>,
+        /// What it says now.
+        list: Requires,
+    },
+    /// Another generation of a target's repository, or of REPO itself, is served.
+    Contents {
+        /// Whose.
+        target: Option<TargetName>,
+        /// What is new in it.
+        change: Box<RepositoryChange>,
+    },
+    /// At the start: how long builds took.
+    Estimates(Box<Estimates>),
+    /// At the start: what a package's last good build provided.
+    Products {
+        /// In which repository.
+        target: Option<TargetName>,
+        /// The package's name.
+        package: String,
+        /// What it provided.
+        provides: Vec<Capability>,
+    },
+    /// At the start: an SRPM was parked.
+    Parked {
+        /// Which.
+        key: BuildKey,
+        /// For lack of these.
+        missing: Vec<Requirement>,
+        /// The generation that the attempt had.
+        generation: u64,
+    },
+    /// A build failed, and may be tried once more when what it used is built anew.
+    Failed {
+        /// Which; it is in FINISHED.
+        key: BuildKey,
+        /// The packages that were installed for it.
+        used: BTreeSet<String>,
+        /// The generation that the attempt had.
+        generation: u64,
+    },
+    /// Some time has passed: what may be given out, and nobody takes.
+    Look,
+    /// A builder has so many bytes free now.
+    FreeDisk(SessionId, u64),
     /// At the start: a lease that the last server gave, whose SRPM is in WORKING. Its builder has
     /// until then to say that it holds it.
     Restored {
@@ -117,8 +176,14 @@ pub enum Event {
         /// How it ended. A success has RPMs: that was checked.
         outcome: Outcome,
     },
-    /// The results are published, the SRPM is in FINISHED, all of it durable.
-    Committed(AttemptId),
+    /// The results are published, the SRPM is in FINISHED (or in SOURCE, when it is parked), all of it
+    /// durable.
+    Committed {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Whether there are RPMs among what was published.
+        rpms: bool,
+    },
     /// Publishing failed, and may be tried again.
     CommitFailed(AttemptId),
     /// A builder has results that are larger than they may be, and was told so.
@@ -148,6 +213,26 @@ pub enum Effect {
     /// Move the SRPM from SOURCE to WORKING, then tell the session as in [`Effect::Resume`]. When
     /// the move fails: [`Event::RetakeFailed`].
     Retake(Lease),
+    /// Give an SRPM that is in WORKING, with another builder, to this one too. When that cannot be done:
+    /// [`Event::LeaseFailed`].
+    Backup(Lease),
+    /// What a parked build waited for has come; it is queued. For the log.
+    Woken {
+        /// Which.
+        srpm: QueuedSrpm,
+        /// What has come.
+        requirement: Requirement,
+        /// In which generation.
+        generation: u64,
+    },
+    /// Move an SRPM that failed from FINISHED to SOURCE, unless that was done before: what it used has
+    /// been built anew.
+    Retry {
+        /// Which.
+        key: BuildKey,
+        /// What has been built anew: a package.
+        package: String,
+    },
     /// Tell a builder that an attempt is its own again.
     Resume(Lease),
     /// Move the SRPM from WORKING back to SOURCE.
@@ -159,8 +244,8 @@ pub enum Effect {
         lease: Lease,
         /// How it ended.
         outcome: Outcome,
-        /// Why the SRPM is held, if it is; otherwise it has succeeded or failed.
-        held: Option<String>,
+        /// What becomes of the SRPM.
+        fate: Fate,
     },
     /// Move the SRPM from WORKING to FINISHED as held: there are no results.
     Hold {
@@ -235,6 +320,8 @@ pub enum Effect {
 pub enum Ending {
     /// Its results are published.
     Published,
+    /// Its logs are published, and its SRPM is parked.
+    Parked,
     /// Another attempt at the same SRPM was published.
     Superseded,
     /// Its builder vanished and did not come back in time.

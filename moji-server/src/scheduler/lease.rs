@@ -1,9 +1,12 @@
 //! One lease and its states.
 
+use std::time::Duration;
+
 use moji_proto::{AttemptId, Outcome, TargetName};
 
 use super::{Moment, SessionId};
 use crate::BuilderId;
+use crate::dependency::Requirement;
 use crate::source::QueuedSrpm;
 
 /// A builder's right to one attempt.
@@ -21,8 +24,29 @@ pub struct Lease {
     pub builder: BuilderId,
     /// The builder's slot; `None` when its results wait in the builder's outbox.
     pub slot: Option<u16>,
+    /// When it began; none when a server before this one gave it.
+    pub since: Option<Moment>,
+    /// When it takes so long that it is worth a second start elsewhere.
+    pub late_at: Option<Moment>,
+    /// What its target was charged for it: how long it was expected to take.
+    pub charged: Duration,
+    /// When its results were here.
+    pub ended: Option<Moment>,
+    /// The generation of the repository that the build finds; 0: none, or not known.
+    pub generation: u64,
     /// How far it is.
     pub state: LeaseState,
+}
+
+/// What becomes of an SRPM when the results of an attempt are published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It has succeeded or failed.
+    Settle,
+    /// It is held, for this reason.
+    Hold(String),
+    /// It waits in SOURCE until a generation brings what was missing.
+    Park(Vec<Requirement>),
 }
 
 /// How far a lease is.
@@ -52,8 +76,8 @@ pub enum LeaseState {
     Committing {
         /// How the attempt ended.
         outcome: Outcome,
-        /// Why the SRPM is held, if it is; otherwise it has succeeded or failed.
-        held: Option<String>,
+        /// What becomes of the SRPM.
+        fate: Fate,
         /// When to try again, after a failure.
         retry_at: Option<Moment>,
     },

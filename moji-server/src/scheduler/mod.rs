@@ -32,12 +32,16 @@
 //! - an SRPM that came to grief [`MOST_TRIES`] times is not given out again.
 
 mod asks;
+mod backup;
 mod blame;
 mod event;
 mod handout;
 mod lease;
+mod outlook;
+mod plan;
 mod queue;
 mod readopt;
+mod retry;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -49,13 +53,18 @@ use moji_proto::{AttemptId, TargetName};
 
 pub use blame::{FIRST_PAUSE, LONGEST_PAUSE, MOST_RETURNS, MOST_TRIES, RETURNS, STREAK, Try, TryKind};
 pub use event::{Builder, Effect, Ending, Event};
-pub use lease::{Claim, Lease, LeaseState};
+pub use lease::{Claim, Fate, Lease, LeaseState};
+pub use outlook::{Outlook, WhyNot};
+pub use plan::{COMING, Cycle, Missing, STUCK, Wait};
 
 use crate::BuildKey;
-use crate::source::QueuedSrpm;
+use crate::dependency::Requirement;
+use crate::estimates::{BuilderClass, Estimates, Expectation};
+use crate::source::{Demand, QueuedSrpm};
 use asks::Asks;
 use blame::Blame;
 use queue::Queue;
+use retry::Failures;
 
 /// A point in time: how long the server runs.
 pub type Moment = Duration;
@@ -77,7 +86,20 @@ pub struct Scheduler {
     ready: bool,
     /// Nothing is handed out while the disk is full.
     room: bool,
+    rules: Rules,
+    estimates: Estimates,
     queue: Queue,
+    /// What a server before this one has parked, until it is found in SOURCE.
+    parked: BTreeMap<BuildKey, (Vec<Requirement>, u64)>,
+    failures: Failures,
+    /// Repositories of which it is not known yet what they have: nothing that may need it is handed out, for so long.
+    unread: BTreeMap<Option<TargetName>, Moment>,
+    /// What was given to a second builder.
+    backed_up: BTreeSet<BuildKey>,
+    /// Since when nobody has what a kind of SRPM asks for.
+    untaken_since: BTreeMap<(Option<TargetName>, Demand), Moment>,
+    /// When it was looked last whether a late build can be begun a second time.
+    backups_looked_at: Option<Moment>,
     leases: BTreeMap<AttemptId, Lease>,
     leased: BTreeMap<BuildKey, BTreeSet<AttemptId>>,
     /// Dropped into SOURCE while one of the same name is leased.
@@ -89,6 +111,26 @@ pub struct Scheduler {
     asks: Asks,
 }
 
+/// What the operator has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rules {
+    /// Shares of the builders, by target (none: SOURCE itself). What is not named has 1.
+    pub weights: BTreeMap<Option<TargetName>, u32>,
+    /// A build that takes so many times as long as expected is begun a second time on a builder that has
+    /// nothing else to do; 0: never.
+    pub backup_after: u32,
+    /// Whether builds that failed are tried once more when what they used has been built anew.
+    pub retry_on_change: bool,
+    /// Whether builders are told where the repositories are.
+    pub tells_repository: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { weights: BTreeMap::new(), backup_after: 2, retry_on_change: false, tells_repository: true }
+    }
+}
+
 /// A connected builder.
 #[derive(Debug)]
 struct Registered {
@@ -96,6 +138,12 @@ struct Registered {
     draining: bool,
     /// Targets whose configuration does not work there: not offered until it registers anew.
     broken: BTreeSet<TargetName>,
+}
+
+impl Registered {
+    fn class(&self) -> BuilderClass {
+        BuilderClass::new(&self.builder.arch, self.builder.resources.cores.into())
+    }
 }
 
 impl Scheduler {
@@ -108,7 +156,15 @@ impl Scheduler {
             grace,
             ready: false,
             room: true,
+            rules: Rules::default(),
+            estimates: Estimates::default(),
             queue: Queue::default(),
+            parked: BTreeMap::new(),
+            failures: Failures::default(),
+            unread: BTreeMap::new(),
+            backed_up: BTreeSet::new(),
+            untaken_since: BTreeMap::new(),
+            backups_looked_at: None,
             leases: BTreeMap::new(),
             leased: BTreeMap::new(),
             again: BTreeMap::new(),
@@ -119,24 +175,68 @@ impl Scheduler {
         }
     }
 
+    /// The same farm by other rules than the usual.
+    #[must_use]
+    pub fn with_rules(mut self, rules: Rules) -> Self {
+        self.queue.set_weights(&rules.weights);
+        self.rules = rules;
+        self
+    }
+
     /// Takes note of what happened and decides what is to be done, in this order.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Effect> {
+        let mut effects = self.decide(now, event);
+        effects.extend(self.serve_fresh(now));
+        effects
+    }
+
+    fn decide(&mut self, now: Moment, event: Event) -> Vec<Effect> {
         match event {
-            Event::Found(srpm) => self.found(srpm),
-            Event::Gone(key) => self.gone(&key),
+            Event::Found(srpm) => self.found(now, srpm),
+            Event::Gone(key) => self.gone(now, &key),
             Event::Ready => {
                 self.ready = true;
-                self.serve_all()
+                self.serve_all(now)
             }
             Event::Room(room) => {
                 self.room = room;
-                self.serve_all()
+                self.serve_all(now)
             }
-            Event::Withdrawn(key) => self.withdrawn(&key),
+            Event::Withdrawn(key) => self.withdrawn(now, &key),
             Event::Priority { target, list } => {
                 self.queue.set_priority(target, list);
                 Vec::new()
             }
+            Event::Unread { target, until } => {
+                self.unread.insert(target, until);
+                Vec::new()
+            }
+            Event::Requires { target, list } => {
+                self.queue.set_requires(target, list);
+                Vec::new()
+            }
+            Event::Contents { target, change } => self.contents(now, target.as_ref(), *change),
+            Event::Estimates(estimates) => {
+                self.estimates = *estimates;
+                Vec::new()
+            }
+            Event::Products { target, package, provides } => {
+                self.queue.learn(target.as_ref(), &package, provides);
+                Vec::new()
+            }
+            Event::Parked { key, missing, generation } => {
+                self.parked.insert(key, (missing, generation));
+                Vec::new()
+            }
+            Event::Failed { key, used, generation } => {
+                self.failures.add(key, used, generation);
+                Vec::new()
+            }
+            Event::Look => {
+                self.look_for_untakeable(now);
+                Vec::new()
+            }
+            Event::FreeDisk(session, bytes) => self.free_disk(now, session, bytes),
             Event::Restored { lease, patience } => self.restored(now, *lease, patience),
             Event::Blamed(key, tries) => {
                 self.blame.restore(key, tries);
@@ -144,24 +244,24 @@ impl Scheduler {
             }
             Event::Connected { session, builder } => self.connected(now, session, builder),
             Event::Asked { session, slot } => {
-                let mut effects = self.forgotten_in(session, slot);
-                effects.extend(self.asked(session, slot));
+                let mut effects = self.forgotten_in(now, session, slot);
+                effects.extend(self.asked(now, session, slot));
                 effects
             }
-            Event::Draining(session) => self.draining(session),
+            Event::Draining(session) => self.draining(now, session),
             Event::Lost(session) => self.lost(now, session),
-            Event::LeaseFailed(attempt) => self.lease_failed(attempt),
-            Event::RetakeFailed(attempt) => self.retake_failed(attempt),
+            Event::LeaseFailed(attempt) => self.lease_failed(now, attempt),
+            Event::RetakeFailed(attempt) => self.retake_failed(now, attempt),
             Event::Reserved(key) => {
                 *self.reserved.entry(key).or_default() += 1;
                 Vec::new()
             }
-            Event::Unreserved(key) => self.unreserved(&key),
+            Event::Unreserved(key) => self.unreserved(now, &key),
             Event::Held { claim, attempt } => self.held(claim, attempt),
-            Event::Claimed { claim, attempt, key, target } => self.claimed(claim, attempt, &key, target),
+            Event::Claimed { claim, attempt, key, target } => self.claimed(now, claim, attempt, &key, target),
             Event::Released { session, attempt, trouble } => self.released(now, session, attempt, trouble),
             Event::Delivered { session, attempt, outcome } => self.delivered(now, session, attempt, outcome),
-            Event::Committed(attempt) => self.committed(attempt),
+            Event::Committed { attempt, rpms } => self.committed(now, attempt, rpms),
             Event::TooLarge { session, attempt, reason } => self.too_large(now, session, attempt, &reason),
             Event::Rejected { attempt, reason } => self.rejected(now, attempt, &reason),
             Event::CommitFailed(attempt) => {
@@ -176,7 +276,10 @@ impl Scheduler {
     /// When [`Self::on_time`] has something to do next.
     pub fn next_deadline(&self) -> Option<Moment> {
         let leases = self.leases.values().filter_map(|lease| lease.deadline());
-        leases.chain(self.blame.next_deadline()).min()
+        // Before the whole queue is known, what waits may still find what it waits for.
+        let queue = self.queue.next_deadline().filter(|_| self.ready);
+        let others = [self.blame.next_deadline(), queue, self.next_backup()];
+        leases.chain(others.into_iter().flatten()).chain(self.unread.values().copied()).min()
     }
 
     /// Does what is due.
@@ -187,21 +290,28 @@ impl Scheduler {
         for attempt in due {
             let Some(lease) = self.leases.get_mut(&attempt) else { continue };
             match &mut lease.state {
-                LeaseState::Committing { outcome, held, retry_at } => {
+                LeaseState::Committing { outcome, fate, retry_at } => {
                     *retry_at = None;
-                    let (outcome, held) = (outcome.clone(), held.clone());
-                    effects.push(Effect::Commit { lease: lease.clone(), outcome, held });
+                    let (outcome, fate) = (outcome.clone(), fate.clone());
+                    effects.push(Effect::Commit { lease: lease.clone(), outcome, fate });
                 }
                 LeaseState::Orphaned { is_loss, .. } => {
                     let is_loss = *is_loss;
-                    effects.extend(self.given_up(attempt, is_loss));
+                    effects.extend(self.given_up(now, attempt, is_loss));
                 }
                 LeaseState::Running { .. } | LeaseState::Deferred { .. } => {}
             }
         }
-        if self.blame.end_suspensions(now) {
-            effects.extend(self.serve_all());
+        let unread = self.unread.len();
+        self.unread.retain(|_, until| *until > now);
+        if self.blame.end_suspensions(now) || self.unread.len() < unread {
+            effects.extend(self.serve_all(now));
         }
+        if self.ready {
+            self.queue.on_time(now);
+        }
+        effects.extend(self.serve_fresh(now));
+        effects.extend(self.begin_backups(now));
         effects
     }
 
@@ -213,6 +323,11 @@ impl Scheduler {
     /// Whether an SRPM waits for a builder.
     pub fn is_queued(&self, key: &BuildKey) -> bool {
         self.queue.contains(key) || self.again.contains_key(key)
+    }
+
+    /// Whether an SRPM was parked by a server before this one, and has not been found yet.
+    pub fn was_parked(&self, key: &BuildKey) -> bool {
+        self.parked.contains_key(key)
     }
 
     /// Whether a builder is connected that builds for a target.
@@ -244,6 +359,21 @@ impl Scheduler {
     pub fn holders(&self, key: &BuildKey) -> impl Iterator<Item = &Lease> {
         let attempts = self.leased.get(key).into_iter().flatten();
         attempts.filter_map(|attempt| self.leases.get(attempt))
+    }
+
+    /// How long an SRPM takes on a builder, or on any.
+    fn expect(&self, srpm: &QueuedSrpm, class: Option<&BuilderClass>) -> Expectation {
+        self.estimates.expect(&srpm.header.name, class, srpm.size)
+    }
+
+    /// What kind of machine a connected builder is.
+    pub fn class_of(&self, session: SessionId) -> Option<BuilderClass> {
+        self.builders.get(&session).map(Registered::class)
+    }
+
+    /// What an SRPM waits for; none when it is not in SOURCE.
+    pub fn wait_of(&self, key: &BuildKey) -> Option<Wait> {
+        self.queue.wait_of(key)
     }
 
     fn begin_lease(&mut self, lease: Lease) {

@@ -1,118 +1,449 @@
-//! The SRPMs that wait, in the order in which they are handed out.
+//! The SRPMs in SOURCE: which may be given out, in which order, and from which target next.
+//!
+//! Each target has a queue of its own, and so has SOURCE itself. In one queue: `priority.txt`, then the longest
+//! chain of builds that wait for each other, then the longest build (when nothing is known, the largest SRPM), then
+//! the oldest. Between queues: whichever was
+//! served least for its weight, so that a long queue of one target does not starve another one.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
-use moji_proto::TargetName;
+use moji_proto::{Nvr, TargetName};
 
+use super::Moment;
+use super::plan::{Cycle, Plan, Wait, Woken};
 use crate::BuildKey;
-use crate::source::{Priority, QueuedSrpm};
+use crate::contents::RepositoryChange;
+use crate::dependency::{Capability, Requirement};
+
+use crate::source::{Demand, Priority, QueuedSrpm, Requires};
+
+/// What any hand-out costs its target at least, so that none is free.
+const LEAST_COST: Duration = Duration::from_secs(1);
 
 /// Where an SRPM stands in its queue; smaller is earlier.
-///
-/// The place for "ready before parked" and "longest expected first" is between the two that are
-/// here; they need history.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
-    /// Line of priority.txt; those that it does not name come last.
+    /// Line of priority.txt, of this SRPM or of one that waits for it; those that it does not name come last.
     rank: u32,
-    /// Oldest first.
-    queued_at: Timestamp,
-    /// Largest first among those of the same age: the best guess at the longest.
+    /// The longest chain of builds that begins with this one comes first.
+    path: Reverse<Duration>,
+    /// Of those, the longest build.
+    expected: Reverse<Duration>,
+    /// When nothing is known, the largest.
     size: Reverse<u64>,
+    /// The oldest of those.
+    queued_at: Timestamp,
     /// Makes places unique, and the order the same each time.
     key: BuildKey,
+}
+
+/// An SRPM in SOURCE.
+#[derive(Debug)]
+struct Entry {
+    srpm: QueuedSrpm,
+    expected: Duration,
+    demand: Demand,
+    /// None while it waits for others, or is parked.
+    place: Option<Place>,
 }
 
 /// The queue of one target, or of SOURCE itself.
 #[derive(Debug, Default)]
 struct TargetQueue {
     priority: Priority,
-    waiting: BTreeMap<Place, QueuedSrpm>,
-}
-
-impl TargetQueue {
-    fn place(&self, srpm: &QueuedSrpm) -> Place {
-        Place {
-            rank: self.priority.rank(&srpm.key.srpm, &srpm.header).unwrap_or(u32::MAX),
-            queued_at: srpm.queued_at,
-            size: Reverse(srpm.size),
-            key: srpm.key.clone(),
-        }
-    }
+    requires: Requires,
+    plan: Plan,
+    entries: BTreeMap<BuildKey, Entry>,
+    /// Those that may be given out, by what they ask of a builder: few differ in that.
+    ready: BTreeMap<Demand, BTreeSet<Place>>,
+    /// Share of the builders; 0 counts as 1.
+    weight: u32,
+    /// Expected time of what was given out, divided by the weight.
+    served: Duration,
 }
 
 /// All queues.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// For any builder.
-    any: TargetQueue,
-    of_target: BTreeMap<TargetName, TargetQueue>,
-    places: BTreeMap<BuildKey, Place>,
+    /// `None`: SOURCE itself, for any builder.
+    targets: BTreeMap<Option<TargetName>, TargetQueue>,
+    /// Where everything is that lies in SOURCE.
+    keys: BTreeSet<BuildKey>,
+    ready: usize,
+    /// How far the queue that was served last had been served: whoever comes back begins there.
+    clock: Duration,
+    /// What has become ready since this was asked last.
+    fresh: Vec<BuildKey>,
 }
 
 impl Queue {
-    /// Adds an SRPM, in place of what had its name. It keeps the age of that: putting an SRPM back
-    /// into SOURCE makes it look new, and it must not lose its place for that.
-    pub(super) fn insert(&mut self, mut srpm: QueuedSrpm) {
-        if let Some(before) = self.remove(&srpm.key) {
-            srpm.queued_at = srpm.queued_at.min(before.queued_at);
+    /// How often each target is served; others once.
+    pub(super) fn set_weights(&mut self, weights: &BTreeMap<Option<TargetName>, u32>) {
+        for (target, weight) in weights {
+            self.target(target.as_ref()).weight = *weight;
         }
-        self.put(srpm);
     }
 
-    /// Takes an SRPM out.
-    pub(super) fn remove(&mut self, key: &BuildKey) -> Option<QueuedSrpm> {
-        let place = self.places.remove(key)?;
-        self.queue_of(key.target.as_ref()).waiting.remove(&place)
+    /// Adds an SRPM, in place of what had its name. It keeps the age of that: putting an SRPM back into
+    /// SOURCE makes it look new, and it must not lose its place for that. One that is parked stays so, unless
+    /// it is another one.
+    pub(super) fn insert(&mut self, now: Moment, mut srpm: QueuedSrpm, expected: Duration) {
+        let queue = self.targets.entry(srpm.key.target.clone()).or_default();
+        if let Some(before) = queue.entries.get(&srpm.key) {
+            srpm.queued_at = srpm.queued_at.min(before.srpm.queued_at);
+        }
+        queue.plan.enter(now, &srpm, expected);
+        self.put(srpm, expected);
     }
 
-    /// What a builder of these targets should build next, of what it may be given.
-    pub(super) fn best<'a>(
-        &'a self,
+    /// A builder has tried it in vain for lack of `missing`. Whether it is parked; otherwise something has come
+    /// meanwhile, and it is queued.
+    pub(super) fn park(
+        &mut self,
+        now: Moment,
+        srpm: QueuedSrpm,
+        expected: Duration,
+        missing: &[Requirement],
+        generation: u64,
+    ) -> bool {
+        let queue = self.targets.entry(srpm.key.target.clone()).or_default();
+        let parked = queue.plan.park(now, &srpm, expected, missing, generation);
+        self.put(srpm, expected);
+        parked
+    }
+
+    fn put(&mut self, srpm: QueuedSrpm, expected: Duration) {
+        let key = srpm.key.clone();
+        let queue = self.targets.entry(key.target.clone()).or_default();
+        let demand = queue.requires.demand(&key.srpm, &srpm.header);
+        self.ready -= usize::from(queue.unready(&key));
+        queue.plan.set_rank(&key, rank(&queue.priority, &srpm));
+        queue.entries.insert(key.clone(), Entry { srpm, expected, demand, place: None });
+        queue.plan.touch(&key);
+        self.keys.insert(key.clone());
+        self.follow(key.target.as_ref());
+    }
+
+    /// Takes an SRPM out to give it to a builder.
+    pub(super) fn take(&mut self, now: Moment, key: &BuildKey) -> Option<QueuedSrpm> {
+        let Entry { srpm, expected, .. } = self.pull(key)?;
+        self.run(now, &srpm, expected);
+        Some(srpm)
+    }
+
+    /// Its target has had its turn.
+    pub(super) fn charge(&mut self, target: Option<&TargetName>, expected: Duration) {
+        let Some(queue) = self.targets.get_mut(&target.cloned()) else { return };
+        self.clock = self.clock.max(queue.served);
+        queue.served += expected.max(LEAST_COST) / queue.weight.max(1);
+    }
+
+    /// A turn was charged for what it was expected to take, and took this.
+    pub(super) fn settle_charge(&mut self, target: Option<&TargetName>, expected: Duration, took: Duration) {
+        let Some(queue) = self.targets.get_mut(&target.cloned()) else { return };
+        let weight = queue.weight.max(1);
+        queue.served += took.max(LEAST_COST) / weight;
+        queue.served = queue.served.saturating_sub(expected.max(LEAST_COST) / weight);
+    }
+
+    /// An SRPM is with a builder.
+    pub(super) fn run(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) {
+        self.target(srpm.key.target.as_ref()).plan.run(now, srpm, expected);
+        self.follow(srpm.key.target.as_ref());
+    }
+
+    /// Takes an SRPM out that is no longer in SOURCE.
+    pub(super) fn remove(&mut self, now: Moment, key: &BuildKey) -> Option<QueuedSrpm> {
+        let entry = self.pull(key)?;
+        self.leave(now, key);
+        Some(entry.srpm)
+    }
+
+    /// An SRPM is settled, or gone.
+    fn leave(&mut self, now: Moment, key: &BuildKey) {
+        self.target(key.target.as_ref()).plan.leave(now, key);
+        self.follow(key.target.as_ref());
+    }
+
+    /// Nobody has an SRPM any more that was with builders. Unless it is published or back in SOURCE, it is settled.
+    pub(super) fn settled(&mut self, now: Moment, key: &BuildKey) {
+        if self.targets.get(&key.target).is_some_and(|queue| queue.plan.is_running(key)) {
+            self.leave(now, key);
+        }
+    }
+
+    /// One is published in `folder`, after a build that took so long.
+    pub(super) fn publish(&mut self, now: Moment, key: &BuildKey, folder: Nvr, took: Duration) {
+        self.target(key.target.as_ref()).plan.publish(now, key, folder, took);
+        self.follow(key.target.as_ref());
+    }
+
+    /// Another generation of a repository is served. Gives what was parked and is queued again.
+    pub(super) fn contents(
+        &mut self,
+        now: Moment,
+        target: Option<&TargetName>,
+        change: RepositoryChange,
+    ) -> Vec<Woken> {
+        let woken = self.target(target).plan.contents(now, change);
+        self.follow(target);
+        woken
+    }
+
+    /// Whether all of this was in a generation of a repository.
+    pub(super) fn had(&self, target: Option<&TargetName>, missing: &[Requirement], generation: u64) -> bool {
+        self.targets.get(&target.cloned()).is_some_and(|queue| queue.plan.had(missing, generation))
+    }
+
+    /// What a package's last good build provided.
+    pub(super) fn learn(&mut self, target: Option<&TargetName>, package: &str, provides: Vec<Capability>) {
+        self.target(target).plan.learn(package, provides);
+    }
+
+    /// What builds for a target that begin now find.
+    pub(super) fn generation(&self, target: Option<&TargetName>) -> u64 {
+        self.targets.get(&target.cloned()).map_or(0, |queue| queue.plan.generation())
+    }
+
+    /// What a builder of these targets should build next, of what it may be given. Of targets that had the
+    /// same share the preferred one, SOURCE itself first.
+    pub(super) fn best(
+        &self,
         targets: &[&TargetName],
-        mut may_have: impl FnMut(&BuildKey) -> bool,
-    ) -> Option<&'a BuildKey> {
+        fits: impl Fn(&Demand) -> bool,
+        may_have: impl Fn(&BuildKey) -> bool,
+    ) -> Option<&BuildKey> {
         // Who has none may have nothing, not even what is for any builder.
         targets.first()?;
-        let mut first = |queue: &'a TargetQueue| queue.waiting.keys().find(|place| may_have(&place.key));
-        let own = targets.iter().filter_map(|target| self.of_target.get(*target));
-        let candidates = std::iter::once(&self.any).chain(own).filter_map(&mut first);
-        candidates.min().map(|place| &place.key)
+        let names = std::iter::once(None).chain(targets.iter().map(|target| Some((*target).clone())));
+        let queues = names.filter_map(|name| self.targets.get(&name));
+        let firsts = queues.filter_map(|queue| Some((queue.served, queue.first(&fits, &may_have)?)));
+        // The first one of those that are equal.
+        firsts.min_by_key(|(served, _)| *served).map(|(_, place)| &place.key)
     }
 
     /// A priority.txt has changed: everything in that queue gets its new place.
     pub(super) fn set_priority(&mut self, target: Option<TargetName>, list: Priority) {
-        let queue = self.queue_of(target.as_ref());
-        queue.priority = list;
-        let waiting = std::mem::take(&mut queue.waiting);
-        for srpm in waiting.into_values() {
-            self.put(srpm);
+        self.target(target.as_ref()).priority = list;
+        self.place_all(target.as_ref());
+    }
+
+    /// A requires.txt has changed.
+    pub(super) fn set_requires(&mut self, target: Option<TargetName>, list: Requires) {
+        self.target(target.as_ref()).requires = list;
+        self.place_all(target.as_ref());
+    }
+
+    fn place_all(&mut self, target: Option<&TargetName>) {
+        let queue = self.target(target);
+        let ranks =
+            queue.entries.iter().map(|(key, entry)| (key.clone(), rank(&queue.priority, &entry.srpm)));
+        let ranks: Vec<_> = ranks.collect();
+        queue.plan.set_ranks(ranks);
+        queue.ready.clear();
+        for (key, entry) in &mut queue.entries {
+            entry.demand = queue.requires.demand(&key.srpm, &entry.srpm.header);
+            let Some(place) = &mut entry.place else { continue };
+            place.rank = queue.plan.urgency(key);
+            queue.ready.entry(entry.demand.clone()).or_default().insert(place.clone());
+        }
+        // Builders may fit now that did not before.
+        let ready = queue.ready.values().flatten().map(|place| place.key.clone());
+        let ready: Vec<_> = ready.collect();
+        self.fresh.extend(ready);
+        self.follow(target);
+    }
+
+    /// Does what is due in the plans.
+    pub(super) fn on_time(&mut self, now: Moment) {
+        let due = |(_, queue): &(&_, &TargetQueue)| queue.plan.next_deadline().is_some_and(|at| at <= now);
+        let due: Vec<_> = self.targets.iter().filter(due).map(|(target, _)| target.clone()).collect();
+        for target in due {
+            self.target(target.as_ref()).plan.on_time(now);
+            self.follow(target.as_ref());
         }
     }
 
-    fn put(&mut self, srpm: QueuedSrpm) {
-        let queue = self.queue_of(srpm.key.target.as_ref());
-        let place = queue.place(&srpm);
-        queue.waiting.insert(place.clone(), srpm);
-        self.places.insert(place.key.clone(), place);
+    /// When [`Self::on_time`] has something to do next.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        self.targets.values().filter_map(|queue| queue.plan.next_deadline()).min()
     }
 
-    fn queue_of(&mut self, target: Option<&TargetName>) -> &mut TargetQueue {
-        match target {
-            Some(target) => self.of_target.entry(target.clone()).or_default(),
-            None => &mut self.any,
-        }
+    /// What has become ready since this was asked last.
+    pub(super) fn take_fresh(&mut self) -> Vec<BuildKey> {
+        std::mem::take(&mut self.fresh)
     }
 
-    /// How many wait.
+    /// What an SRPM asks of a builder.
+    pub(super) fn demand(&self, srpm: &QueuedSrpm) -> Demand {
+        let queue = self.targets.get(&srpm.key.target);
+        queue.map(|queue| queue.requires.demand(&srpm.key.srpm, &srpm.header)).unwrap_or_default()
+    }
+
+    /// The same for one that lies in SOURCE.
+    pub(super) fn demand_of(&self, key: &BuildKey) -> Option<&Demand> {
+        Some(&self.targets.get(&key.target)?.entries.get(key)?.demand)
+    }
+
+    /// An SRPM that lies in SOURCE.
+    pub(super) fn srpm(&self, key: &BuildKey) -> Option<&QueuedSrpm> {
+        Some(&self.targets.get(&key.target)?.entries.get(key)?.srpm)
+    }
+
+    /// How many lie in SOURCE.
     pub(super) fn len(&self) -> usize {
-        self.places.len()
+        self.keys.len()
     }
 
-    /// Whether an SRPM waits.
-    pub(super) fn contains(&self, key: &BuildKey) -> bool {
-        self.places.contains_key(key)
+    /// How many of them may be given out.
+    pub(super) fn ready(&self) -> usize {
+        self.ready
     }
+
+    /// Whether an SRPM lies in SOURCE.
+    pub(super) fn contains(&self, key: &BuildKey) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// Whether it may be given out.
+    pub(super) fn is_ready(&self, key: &BuildKey) -> bool {
+        let entry = self.targets.get(&key.target).and_then(|queue| queue.entries.get(key));
+        entry.is_some_and(|entry| entry.place.is_some())
+    }
+
+    /// All that lies in SOURCE, with how long it is expected to take.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&QueuedSrpm, Duration)> {
+        let entries = self.targets.values().flat_map(|queue| queue.entries.values());
+        entries.map(|entry| (&entry.srpm, entry.expected))
+    }
+
+    /// The kinds of what may be given out: a target, and what is asked of a builder. Few differ in that.
+    pub(super) fn classes(&self) -> impl Iterator<Item = (Option<&TargetName>, &Demand)> {
+        self.targets
+            .iter()
+            .flat_map(|(target, queue)| queue.ready.keys().map(move |demand| (target.as_ref(), demand)))
+    }
+
+    /// Which of these may be given out, and nobody takes them.
+    pub(super) fn set_untakeable(&mut self, now: Moment, keys: &BTreeSet<BuildKey>) {
+        let targets: Vec<_> = self.targets.keys().cloned().collect();
+        for target in targets {
+            self.target(target.as_ref()).plan.set_untakeable(now, keys);
+            self.follow(target.as_ref());
+        }
+    }
+
+    /// What is of one kind.
+    pub(super) fn in_class(&self, target: Option<&TargetName>, demand: &Demand) -> Vec<BuildKey> {
+        let places = self.targets.get(&target.cloned()).and_then(|queue| queue.ready.get(demand));
+        places.into_iter().flatten().map(|place| place.key.clone()).collect()
+    }
+
+    /// What an SRPM waits for.
+    pub(super) fn wait_of(&self, key: &BuildKey) -> Option<Wait> {
+        self.targets.get(&key.target)?.plan.wait_of(key)
+    }
+
+    /// The builds that need each other, and do not move for that.
+    pub(super) fn cycles(&self) -> Vec<Cycle> {
+        self.targets.values().flat_map(|queue| queue.plan.cycles()).collect()
+    }
+
+    /// Whether something will happen without any builder.
+    pub(super) fn moves(&self) -> bool {
+        self.targets.values().any(|queue| queue.plan.moves())
+    }
+
+    /// The longest chain of builds that wait for each other.
+    pub(super) fn longest_path(&self) -> Duration {
+        self.targets.values().map(|queue| queue.plan.longest_path()).max().unwrap_or_default()
+    }
+
+    /// The longest chain of builds that needed each other, since this was forgotten last.
+    pub(super) fn longest_chain(&self) -> Duration {
+        self.targets.values().map(|queue| queue.plan.longest_chain()).max().unwrap_or_default()
+    }
+
+    /// Forgets how long chains of builds took.
+    pub(super) fn forget_chains(&mut self) {
+        self.targets.values_mut().for_each(|queue| queue.plan.forget_chains());
+    }
+
+    fn target(&mut self, target: Option<&TargetName>) -> &mut TargetQueue {
+        self.targets.entry(target.cloned()).or_default()
+    }
+
+    fn pull(&mut self, key: &BuildKey) -> Option<Entry> {
+        let queue = self.targets.get_mut(&key.target)?;
+        self.ready -= usize::from(queue.unready(key));
+        self.keys.remove(key);
+        queue.entries.remove(key)
+    }
+
+    /// Takes over what has changed in a plan.
+    fn follow(&mut self, target: Option<&TargetName>) {
+        let Some(queue) = self.targets.get_mut(&target.cloned()) else { return };
+        for change in queue.plan.take_changes() {
+            let had_ready = !queue.ready.is_empty();
+            let was_ready = queue.unready(&change.key);
+            self.ready -= usize::from(was_ready);
+            let Some(path) = change.path else { continue };
+            if queue.place(&change.key, path) {
+                self.ready += 1;
+                if !was_ready {
+                    self.fresh.push(change.key);
+                }
+                if !had_ready {
+                    // It has no claim to what it did not want before.
+                    queue.served = queue.served.max(self.clock);
+                }
+            }
+        }
+    }
+}
+
+impl TargetQueue {
+    fn first(
+        &self,
+        fits: &impl Fn(&Demand) -> bool,
+        may_have: &impl Fn(&BuildKey) -> bool,
+    ) -> Option<&Place> {
+        let classes = self.ready.iter().filter(|(demand, _)| fits(demand));
+        classes.filter_map(|(_, places)| places.iter().find(|place| may_have(&place.key))).min()
+    }
+
+    /// Gives an SRPM its place; none when it is not in SOURCE.
+    fn place(&mut self, key: &BuildKey, path: Duration) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let place = Place {
+            rank: self.plan.urgency(key),
+            path: Reverse(path),
+            expected: Reverse(entry.expected),
+            size: Reverse(entry.srpm.size),
+            queued_at: entry.srpm.queued_at,
+            key: key.clone(),
+        };
+        entry.place = Some(place.clone());
+        self.ready.entry(entry.demand.clone()).or_default().insert(place)
+    }
+
+    /// Takes its place from it; gives whether it had one.
+    fn unready(&mut self, key: &BuildKey) -> bool {
+        let Some(entry) = self.entries.get_mut(key) else { return false };
+        let Some(place) = entry.place.take() else { return false };
+        if let Some(places) = self.ready.get_mut(&entry.demand) {
+            places.remove(&place);
+            if places.is_empty() {
+                self.ready.remove(&entry.demand);
+            }
+        }
+        true
+    }
+}
+
+fn rank(priority: &Priority, srpm: &QueuedSrpm) -> u32 {
+    priority.rank(&srpm.key.srpm, &srpm.header).unwrap_or(u32::MAX)
 }

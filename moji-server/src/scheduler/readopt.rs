@@ -12,13 +12,14 @@ impl Scheduler {
     pub(super) fn restored(&mut self, now: Moment, mut lease: Lease, patience: Duration) -> Vec<Effect> {
         lease.session = None;
         lease.state = LeaseState::Orphaned { until: now + patience, is_loss: false };
+        self.queue.run(now, &lease.srpm, self.expect(&lease.srpm, None).time);
         self.begin_lease(lease);
         Vec::new()
     }
 
     /// A builder of that name that asks for work for a slot, and has not said that it holds what was
     /// given to that slot, does not have it any more: it was started anew.
-    pub(super) fn forgotten_in(&mut self, session: SessionId, slot: u16) -> Vec<Effect> {
+    pub(super) fn forgotten_in(&mut self, now: Moment, session: SessionId, slot: u16) -> Vec<Effect> {
         let Some(name) = self.builders.get(&session).map(|registered| registered.builder.id.clone()) else {
             return Vec::new();
         };
@@ -33,17 +34,17 @@ impl Scheduler {
                 forgotten.push((lease.attempt, is_loss));
             }
         }
-        forgotten.into_iter().flat_map(|(attempt, is_loss)| self.given_up(attempt, is_loss)).collect()
+        forgotten.into_iter().flat_map(|(attempt, is_loss)| self.given_up(now, attempt, is_loss)).collect()
     }
 
-    pub(super) fn unreserved(&mut self, key: &BuildKey) -> Vec<Effect> {
+    pub(super) fn unreserved(&mut self, now: Moment, key: &BuildKey) -> Vec<Effect> {
         let Some(count) = self.reserved.get_mut(key) else { return Vec::new() };
         *count -= 1;
         if *count > 0 {
             return Vec::new();
         }
         self.reserved.remove(key);
-        if self.queue.contains(key) { self.serve_new_work(key) } else { Vec::new() }
+        self.serve_new_work(now, key)
     }
 
     pub(super) fn held(&mut self, claim: Claim, attempt: AttemptId) -> Vec<Effect> {
@@ -76,6 +77,7 @@ impl Scheduler {
 
     pub(super) fn claimed(
         &mut self,
+        now: Moment,
         claim: Claim,
         attempt: AttemptId,
         key: &BuildKey,
@@ -102,9 +104,14 @@ impl Scheduler {
             session: Some(claim.session),
             builder: name,
             slot: claim.slot,
+            since: None,
+            late_at: None,
+            charged: std::time::Duration::ZERO,
+            ended: None,
+            generation: 0,
             state: LeaseState::Running { claimed_by: None },
         };
-        if let Some(srpm) = self.queue.remove(key) {
+        if let Some(srpm) = self.queue.take(now, key) {
             self.blame.take_back(key, attempt);
             let lease = lease(srpm);
             self.begin_lease(lease.clone());
@@ -121,11 +128,11 @@ impl Scheduler {
     }
 
     /// The SRPM was taken away at the last moment.
-    pub(super) fn retake_failed(&mut self, attempt: AttemptId) -> Vec<Effect> {
+    pub(super) fn retake_failed(&mut self, now: Moment, attempt: AttemptId) -> Vec<Effect> {
         let session = self.leases.get(&attempt).and_then(|lease| lease.session);
         let mut effects: Vec<_> =
             session.map(|session| Effect::Stale { session, attempt }).into_iter().collect();
-        effects.extend(self.drop_lease(attempt));
+        effects.extend(self.drop_lease(now, attempt));
         effects
     }
 }

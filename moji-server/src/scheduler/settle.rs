@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use moji_proto::{AttemptId, FailureKind, Outcome};
 
-use super::{Effect, Ending, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
+use super::handout::requirements;
+use super::{Effect, Ending, Fate, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
 use crate::BuildKey;
+use crate::estimates::Sample;
+use crate::source::QueuedSrpm;
 
 impl Scheduler {
     pub(super) fn lost(&mut self, now: Moment, session: SessionId) -> Vec<Effect> {
@@ -34,17 +37,17 @@ impl Scheduler {
             effects.extend(self.on_time(now));
         }
         // What was left for this builder is now for those that have tried it already.
-        effects.extend(self.serve_all());
+        effects.extend(self.serve_all(now));
         effects
     }
 
     /// The grace of an orphaned lease is over.
-    pub(super) fn given_up(&mut self, attempt: AttemptId, is_loss: bool) -> Vec<Effect> {
+    pub(super) fn given_up(&mut self, now: Moment, attempt: AttemptId, is_loss: bool) -> Vec<Effect> {
         let Some(lease) = self.leases.get(&attempt) else { return Vec::new() };
         if is_loss {
             self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Lost);
         }
-        self.end_without_result(attempt, if is_loss { Ending::Lost } else { Ending::Unclaimed })
+        self.end_without_result(now, attempt, if is_loss { Ending::Lost } else { Ending::Unclaimed })
     }
 
     pub(super) fn released(
@@ -64,9 +67,9 @@ impl Scheduler {
         } else {
             self.blame.returned(&lease.srpm.key, attempt, &lease.builder);
             let pause = self.blame.gave_back(now, &lease.builder);
-            effects.extend(pause.map(|pause| self.suspended(&lease, pause)).unwrap_or_default());
+            effects.extend(pause.map(|pause| self.suspended(now, &lease, pause)).unwrap_or_default());
         }
-        effects.extend(self.end_without_result(attempt, Ending::Released { trouble }));
+        effects.extend(self.end_without_result(now, attempt, Ending::Released { trouble }));
         effects
     }
 
@@ -80,6 +83,11 @@ impl Scheduler {
         let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_run_by(session)).cloned() else {
             return self.does_not_hold(session, attempt);
         };
+        let outcome = self.whose_fault(&lease, outcome);
+        self.learn(now, &lease, &outcome);
+        if let Some(lease) = self.leases.get_mut(&attempt) {
+            lease.ended = Some(now);
+        }
         let kind = match &outcome {
             Outcome::Succeeded => None,
             Outcome::Failed { kind, .. } => Some(*kind),
@@ -91,7 +99,7 @@ impl Scheduler {
                 let did_well = !outcome.is_success();
                 let mut effects = self.speaks_for_the_package(attempt, outcome);
                 if did_well {
-                    effects.extend(self.did_well(&lease));
+                    effects.extend(self.did_well(now, &lease));
                 }
                 effects
             }
@@ -99,12 +107,43 @@ impl Scheduler {
                 self.blame.add(&lease.srpm.key, attempt, &lease.builder, TryKind::Failed(kind));
                 let mut effects = match kind {
                     FailureKind::Infrastructure => self.builder_failed(now, &lease),
-                    FailureKind::Configuration => self.does_not_work_there(session, &lease),
+                    FailureKind::Configuration => self.does_not_work_there(now, session, &lease),
                     _ => Vec::new(),
                 };
-                effects.extend(self.says_nothing(session, attempt, outcome));
+                effects.extend(self.says_nothing(now, session, attempt, outcome));
                 effects
             }
+        }
+    }
+
+    /// What is missing on a builder, and was in the repository that it was told to use, is not missing.
+    fn whose_fault(&self, lease: &Lease, outcome: Outcome) -> Outcome {
+        let Outcome::Failed { kind: FailureKind::MissingDependency, missing, exit_code, .. } = &outcome
+        else {
+            return outcome;
+        };
+        let (target, generation) = (lease.srpm.key.target.as_ref(), lease.generation);
+        let wanted = requirements(missing);
+        if !self.rules.tells_repository || wanted.is_empty() || !self.queue.had(target, &wanted, generation) {
+            return outcome;
+        }
+        let reason = format!(
+            "the builder did not find {}, which generation {generation} of the repository has: does it use it?",
+            missing.join(", ")
+        );
+        Outcome::failed(FailureKind::Infrastructure, &reason, *exit_code, missing.clone())
+    }
+
+    /// How long a good build took.
+    fn learn(&mut self, now: Moment, lease: &Lease, outcome: &Outcome) {
+        let registered = lease.session.and_then(|session| self.builders.get(&session));
+        if let (Some(since), Some(registered), true) = (lease.since, registered, outcome.is_success()) {
+            self.estimates.learn(&Sample {
+                package: lease.srpm.header.name.clone(),
+                class: registered.class(),
+                size: Some(lease.srpm.size),
+                took: now.saturating_sub(since),
+            });
         }
     }
 
@@ -117,30 +156,30 @@ impl Scheduler {
         vec![Effect::Stale { session, attempt }]
     }
 
-    fn did_well(&mut self, lease: &Lease) -> Vec<Effect> {
-        if self.blame.did_well(&lease.builder) { self.serve_all() } else { Vec::new() }
+    fn did_well(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {
+        if self.blame.did_well(&lease.builder) { self.serve_all(now) } else { Vec::new() }
     }
 
     fn builder_failed(&mut self, now: Moment, lease: &Lease) -> Vec<Effect> {
         let pause = self.blame.failed_on(now, &lease.builder);
-        pause.map(|pause| self.suspended(lease, pause)).unwrap_or_default()
+        pause.map(|pause| self.suspended(now, lease, pause)).unwrap_or_default()
     }
 
-    fn suspended(&mut self, lease: &Lease, pause: Duration) -> Vec<Effect> {
+    fn suspended(&mut self, now: Moment, lease: &Lease, pause: Duration) -> Vec<Effect> {
         let streak = self.blame.streak(&lease.builder);
         let sessions = self.builders.iter().filter(|(_, other)| other.builder.id == lease.builder);
         let mut effects: Vec<_> =
             sessions.map(|(session, _)| Effect::Suspend { session: *session, pause, streak }).collect();
         // What was left for this builder is now for those that have tried it already.
-        effects.extend(self.serve_all());
+        effects.extend(self.serve_all(now));
         effects
     }
 
-    fn does_not_work_there(&mut self, session: SessionId, lease: &Lease) -> Vec<Effect> {
+    fn does_not_work_there(&mut self, now: Moment, session: SessionId, lease: &Lease) -> Vec<Effect> {
         if let Some(registered) = self.builders.get_mut(&session) {
             registered.broken.insert(lease.target.clone());
         }
-        self.serve_all()
+        self.serve_all(now)
     }
 
     /// A result that counts. It is published, unless a rival is being published or may do better.
@@ -150,7 +189,7 @@ impl Scheduler {
         let waits = rivals().any(Lease::is_committing)
             || (!outcome.is_success() && rivals().any(|rival| rival.is_open()));
         if !waits {
-            return self.commit(attempt, outcome, None);
+            return self.commit(attempt, outcome);
         }
         if let Some(lease) = self.leases.get_mut(&attempt) {
             lease.has_ended(LeaseState::Deferred { outcome });
@@ -159,26 +198,43 @@ impl Scheduler {
     }
 
     /// A failure that says nothing about the package: it is tried again, or held.
-    fn says_nothing(&mut self, session: SessionId, attempt: AttemptId, outcome: Outcome) -> Vec<Effect> {
+    fn says_nothing(
+        &mut self,
+        now: Moment,
+        session: SessionId,
+        attempt: AttemptId,
+        outcome: Outcome,
+    ) -> Vec<Effect> {
         let Some(lease) = self.leases.get(&attempt) else { return Vec::new() };
         let key = lease.srpm.key.clone();
         let has_rivals = self.holders(&key).any(|rival| rival.attempt != attempt);
         if let Some(reason) = self.blame.verdict(&key).filter(|_| !has_rivals) {
-            return self.commit(attempt, outcome, Some(reason));
+            return self.commit_as(attempt, outcome, Fate::Hold(reason));
         }
         let mut effects = vec![Effect::Accept { session, attempt }];
-        effects.extend(self.end_without_result(attempt, Ending::Failed(outcome)));
+        effects.extend(self.end_without_result(now, attempt, Ending::Failed(outcome)));
         effects
     }
 
-    fn commit(&mut self, attempt: AttemptId, outcome: Outcome, held: Option<String>) -> Vec<Effect> {
-        let Some(lease) = self.leases.get_mut(&attempt) else { return Vec::new() };
-        let (ended, why) = (outcome.clone(), held.clone());
-        lease.has_ended(LeaseState::Committing { outcome: ended, held: why, retry_at: None });
-        vec![Effect::Commit { lease: lease.clone(), outcome, held }]
+    /// What is missing keeps an SRPM waiting for it; anything else settles it.
+    fn commit(&mut self, attempt: AttemptId, outcome: Outcome) -> Vec<Effect> {
+        let fate = match &outcome {
+            Outcome::Failed { kind: FailureKind::MissingDependency, missing, .. } if !missing.is_empty() => {
+                Fate::Park(requirements(missing))
+            }
+            _ => Fate::Settle,
+        };
+        self.commit_as(attempt, outcome, fate)
     }
 
-    pub(super) fn committed(&mut self, attempt: AttemptId) -> Vec<Effect> {
+    fn commit_as(&mut self, attempt: AttemptId, outcome: Outcome, fate: Fate) -> Vec<Effect> {
+        let Some(lease) = self.leases.get_mut(&attempt) else { return Vec::new() };
+        let (ended, then) = (outcome.clone(), fate.clone());
+        lease.has_ended(LeaseState::Committing { outcome: ended, fate: then, retry_at: None });
+        vec![Effect::Commit { lease: lease.clone(), outcome, fate }]
+    }
+
+    pub(super) fn committed(&mut self, now: Moment, attempt: AttemptId, rpms: bool) -> Vec<Effect> {
         let Some(lease) = self.leases.get(&attempt).filter(|lease| lease.is_committing()).cloned() else {
             return Vec::new();
         };
@@ -190,14 +246,30 @@ impl Scheduler {
             let attempt = rival.attempt;
             effects.extend(rival.session.map(|session| Effect::Stale { session, attempt }));
             effects.push(Effect::Ended { lease: rival, ending: Ending::Superseded });
-            effects.extend(self.drop_lease(attempt));
+            effects.extend(self.drop_lease(now, attempt));
         }
         effects.extend(self.blame.forgive(&key).into_iter().map(Effect::Forget));
-        let is_success = matches!(&lease.state, LeaseState::Committing { outcome: Outcome::Succeeded, .. });
-        effects.push(Effect::Ended { lease: lease.clone(), ending: Ending::Published });
-        effects.extend(self.drop_lease(attempt));
-        if is_success {
-            effects.extend(self.did_well(&lease));
+        let LeaseState::Committing { outcome, fate, .. } = &lease.state else { return effects };
+        let ending = if matches!(fate, Fate::Park(_)) { Ending::Parked } else { Ending::Published };
+        effects.push(Effect::Ended { lease: lease.clone(), ending });
+        // The watcher of SOURCE may have been faster than the word that it is there.
+        let is_same =
+            |again: &QueuedSrpm| (again.size, &again.header) == (lease.srpm.size, &lease.srpm.header);
+        match fate {
+            Fate::Park(missing) if self.again.get(&key).is_none_or(is_same) => {
+                self.again.remove(&key);
+                let expected = self.expect(&lease.srpm, None).time;
+                self.queue.park(now, lease.srpm.clone(), expected, missing, lease.generation);
+            }
+            Fate::Settle if outcome.is_success() && rpms => {
+                let took = lease.since.zip(lease.ended).map(|(since, ended)| ended.saturating_sub(since));
+                self.queue.publish(now, &key, lease.srpm.header.nvr.clone(), took.unwrap_or_default());
+            }
+            _ => {}
+        }
+        effects.extend(self.drop_lease(now, attempt));
+        if outcome.is_success() {
+            effects.extend(self.did_well(now, &lease));
         }
         effects
     }
@@ -231,11 +303,11 @@ impl Scheduler {
     fn end_rejected(&mut self, now: Moment, lease: &Lease, reason: &str) -> Vec<Effect> {
         self.blame.add(&lease.srpm.key, lease.attempt, &lease.builder, TryKind::Rejected);
         let mut effects = self.builder_failed(now, lease);
-        effects.extend(self.end_without_result(lease.attempt, Ending::Rejected(reason.to_owned())));
+        effects.extend(self.end_without_result(now, lease.attempt, Ending::Rejected(reason.to_owned())));
         effects
     }
 
-    pub(super) fn withdrawn(&mut self, key: &BuildKey) -> Vec<Effect> {
+    pub(super) fn withdrawn(&mut self, now: Moment, key: &BuildKey) -> Vec<Effect> {
         let holders: Vec<_> = self.holders(key).cloned().collect();
         if holders.iter().any(Lease::is_committing) {
             return Vec::new();
@@ -246,26 +318,26 @@ impl Scheduler {
             let attempt = lease.attempt;
             effects.extend(lease.session.map(|session| Effect::Cancel { session, attempt }));
             effects.push(Effect::Ended { lease, ending: Ending::Cancelled });
-            effects.extend(self.drop_lease(attempt));
+            effects.extend(self.drop_lease(now, attempt));
         }
         effects
     }
 
     /// Ends a lease that brought nothing. When it was the last one, its SRPM goes back into the
     /// queue, or is held.
-    fn end_without_result(&mut self, attempt: AttemptId, ending: Ending) -> Vec<Effect> {
+    fn end_without_result(&mut self, now: Moment, attempt: AttemptId, ending: Ending) -> Vec<Effect> {
         let Some(lease) = self.leases.get(&attempt).cloned() else { return Vec::new() };
         let key = lease.srpm.key.clone();
         let rivals: Vec<_> = self.holders(&key).filter(|rival| rival.attempt != attempt).cloned().collect();
         let mut effects = vec![Effect::Ended { lease: lease.clone(), ending }];
         if !rivals.is_empty() {
-            effects.extend(self.drop_lease(attempt));
+            effects.extend(self.drop_lease(now, attempt));
             effects.extend(self.decide_between(&rivals));
         } else if let Some(reason) = self.blame.verdict(&key) {
             // Their logs may be all that is left of it: they go when it is held.
             self.blame.forgive(&key);
             effects.push(Effect::Hold { lease, reason });
-            effects.extend(self.drop_lease(attempt));
+            effects.extend(self.drop_lease(now, attempt));
         } else {
             if self.again.contains_key(&key) {
                 // Another one has been put in its place meanwhile.
@@ -274,7 +346,7 @@ impl Scheduler {
                 self.again.insert(key.clone(), lease.srpm);
             }
             effects.push(Effect::Requeue(key));
-            effects.extend(self.drop_lease(attempt));
+            effects.extend(self.drop_lease(now, attempt));
         }
         effects
     }
@@ -298,12 +370,16 @@ impl Scheduler {
             None => waiting.into_iter().next(),
             success => success,
         };
-        deferred.map(|(attempt, outcome)| self.commit(attempt, outcome, None)).unwrap_or_default()
+        deferred.map(|(attempt, outcome)| self.commit(attempt, outcome)).unwrap_or_default()
     }
 
     /// Removes a lease. After the last one of an SRPM, what waited for its name is queued.
-    pub(super) fn drop_lease(&mut self, attempt: AttemptId) -> Vec<Effect> {
+    pub(super) fn drop_lease(&mut self, now: Moment, attempt: AttemptId) -> Vec<Effect> {
         let Some(lease) = self.leases.remove(&attempt) else { return Vec::new() };
+        if let Some(since) = lease.since.filter(|_| !lease.charged.is_zero()) {
+            let took = lease.ended.unwrap_or(now).saturating_sub(since);
+            self.queue.settle_charge(lease.srpm.key.target.as_ref(), lease.charged, took);
+        }
         let key = lease.srpm.key;
         if let Some(attempts) = self.leased.get_mut(&key) {
             attempts.remove(&attempt);
@@ -312,9 +388,13 @@ impl Scheduler {
             }
         }
         self.leased.remove(&key);
+        self.backed_up.remove(&key);
         match self.again.remove(&key) {
-            Some(srpm) => self.found(srpm),
-            None => Vec::new(),
+            Some(srpm) => self.found(now, srpm),
+            None => {
+                self.queue.settled(now, &key);
+                Vec::new()
+            }
         }
     }
 }

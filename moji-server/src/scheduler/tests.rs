@@ -2,6 +2,8 @@
 
 mod attempts;
 mod blaming;
+mod converging;
+mod waiting;
 mod world;
 
 use std::time::Duration;
@@ -9,8 +11,10 @@ use std::time::Duration;
 use moji_proto::{AttemptId, FailureKind, Outcome};
 use proptest::prelude::*;
 
-use super::{COMMIT_RETRY, Claim, Event, Lease, LeaseState, SessionId};
-use world::{GRACE, Memory, World, failed, key, srpm};
+use crate::estimates::{BuilderClass, Estimates, Sample};
+
+use super::{COMMIT_RETRY, Claim, Event, Lease, LeaseState, Rules, Scheduler, SessionId};
+use world::{FIRST_BOOT, GRACE, Memory, World, failed, key, srpm};
 
 const TARGETS: [&[&str]; 3] = [&["f43-arm"], &["f43-x86"], &["f43-x86", "f43-arm"]];
 /// Two that differ in nothing but their credential.
@@ -50,7 +54,12 @@ impl World {
                     failed(FailureKind::Infrastructure),
                     failed(FailureKind::Configuration),
                     failed(FailureKind::Interrupted),
-                    failed(FailureKind::Infrastructure),
+                    Outcome::failed(
+                        FailureKind::MissingDependency,
+                        "no",
+                        Some(30),
+                        vec![format!("lib{}", n % 3)],
+                    ),
                 ];
                 if let Some(attempt) = speaking {
                     self.deliver(attempt, outcomes[usize::from(what - 23)].clone());
@@ -109,6 +118,7 @@ impl World {
                 let key = self.reserved.swap_remove(n % self.reserved.len());
                 self.tell(Event::Unreserved(key));
             }
+            (49, _) => self.publish(&[["lib0", "lib1", "lib2"][n % 3]]),
             (48, _) => {
                 let is_success = |lease: &Lease| {
                     let outcome = &lease.state;
@@ -218,6 +228,123 @@ fn nothing_is_handed_out_before_the_queue_is_known_nor_without_room() {
 }
 
 #[test]
+fn a_build_is_begun_a_second_time_after_twice_its_time_and_not_within_seconds() {
+    // The last one is told never to do so.
+    for (took, late, times) in [(1, 11, 2), (60, 120, 2), (60, 180, 3), (60, 100_000, 0)] {
+        let mut world = World::new();
+        let rules = Rules { backup_after: times, ..Rules::default() };
+        world.scheduler = Scheduler::new(FIRST_BOOT, GRACE).with_rules(rules);
+        world.step(41, 0, 0);
+        let board = world.connect("board", &["f43-arm"]);
+        let took = Duration::from_secs(took);
+        let class = BuilderClass::new("riscv64", 64);
+        let sample = Sample { package: "pkg0".into(), class, size: None, took };
+        world.tell(Event::Estimates(Box::new(Estimates::from_history([sample]))));
+        world.drop_srpm(0, 10);
+        world.ask(board, 0);
+        let other = world.connect("other", &["f43-arm"]);
+        world.ask(other, 0);
+        world.wait(Duration::from_secs(late) - Duration::from_millis(1));
+        assert_eq!(world.scheduler.holders(&key(0)).count(), 1, "it takes {took:?}");
+        world.wait(Duration::from_millis(1));
+        let both = if times == 0 { 1 } else { 2 };
+        assert_eq!(world.scheduler.holders(&key(0)).count(), both, "it takes {took:?}");
+    }
+}
+
+/// However long the queue of one target is, and whatever its weight, the other one gets its share.
+#[test]
+fn targets_share_a_builder_by_their_weights() {
+    for (weight, expected) in [(1, 10), (4, 4)] {
+        let mut world = World::new();
+        let weights = [(Some(world::target("f43-arm")), weight)].into();
+        world.scheduler = super::Scheduler::new(7, GRACE).with_rules(super::Rules {
+            weights,
+            backup_after: 0,
+            ..super::Rules::default()
+        });
+        world.step(41, 0, 0);
+        let session = world.connect("board", &["f43-arm", "f43-x86"]);
+        for n in 0..60 {
+            for (target, count) in [("f43-arm", 60), ("f43-x86", 20)] {
+                let srpm_name = format!("many{n}-1-1.src.rpm").parse().unwrap();
+                let key = crate::BuildKey { target: Some(world::target(target)), srpm: srpm_name };
+                if n < count {
+                    world.source.insert(key.clone(), n);
+                    world.tell(Event::Found(srpm(&key, n as i64)));
+                }
+            }
+        }
+        (0..20).for_each(|slot| world.ask(session, slot));
+        let of_x86 = world.scheduler.leases().filter(|lease| lease.target.as_str() == "f43-x86").count();
+        assert_eq!(of_x86, expected, "with weight {weight} against 1");
+    }
+}
+
+#[test]
+fn a_build_is_begun_a_second_time_once() {
+    let (mut world, board) = ready(&["f43-arm"]);
+    let sample = Sample {
+        package: "pkg0".into(),
+        class: BuilderClass::new("riscv64", 64),
+        size: None,
+        took: Duration::from_secs(60),
+    };
+    world.tell(Event::Estimates(Box::new(Estimates::from_history([sample]))));
+    world.drop_srpm(0, 10);
+    world.ask(board, 0);
+    let others = ["one", "two"].map(|name| world.connect(name, &["f43-arm"]));
+    others.iter().for_each(|other| world.ask(*other, 0));
+    world.wait(Duration::from_secs(120));
+    let second = world.scheduler.holders(&key(0)).last().unwrap().clone();
+    world.memories.remove(&second.attempt);
+    world.tell(Event::Released { session: second.session.unwrap(), attempt: second.attempt, trouble: false });
+    world.wait(Duration::from_secs(120));
+    assert_eq!(world.scheduler.holders(&key(0)).count(), 1);
+    assert!(world.scheduler.next_deadline().is_none_or(|at| at > world.now), "it would be asked for ever");
+}
+
+/// Once it is back in SOURCE, its watcher may tell of it before the end of the commit is told.
+#[test]
+fn a_watcher_that_is_faster_than_the_commit_wakes_nobody() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    world.drop_srpm(0, 10);
+    world.ask(session, 0);
+    let attempt = attempt_of(&world, 0);
+    let missing = vec!["lib0".to_owned()];
+    world.deliver(attempt, Outcome::failed(FailureKind::MissingDependency, "no", Some(30), missing));
+    world.tell(Event::Found(srpm(&key(0), 99)));
+    world.finish_commit(attempt, true);
+    assert!(matches!(world.scheduler.wait_of(&key(0)), Some(super::Wait::Parked(_))));
+    world.ask(session, 0);
+    assert!(world.working.is_empty());
+    // Another one in its place is news.
+    let mut other = srpm(&key(0), 99);
+    other.size += 1;
+    world.tell(Event::Found(other));
+    assert!(world.working.contains_key(&key(0)));
+}
+
+#[test]
+fn nothing_is_handed_out_before_it_is_known_what_its_repository_has() {
+    let until = Duration::from_secs(30);
+    for is_told in [true, false] {
+        let (mut world, session) = ready(&["f43-arm"]);
+        world.tell(Event::Unread { target: None, until });
+        world.drop_srpm(0, 10);
+        world.drop_srpm(3, 20);
+        world.ask(session, 0);
+        world.ask(session, 1);
+        assert!(world.working.keys().eq([&key(3)]), "only what is for a repository that is known");
+        match is_told {
+            true => world.publish(&[]),
+            false => world.wait(until),
+        }
+        assert!(world.working.contains_key(&key(0)));
+    }
+}
+
+#[test]
 fn what_is_queued_again_keeps_its_place() {
     let (mut world, session) = ready(&["f43-arm"]);
     world.drop_srpm(0, 10);
@@ -274,7 +401,8 @@ fn a_second_drain_moves_nothing() {
     world.tell(Event::Draining(session));
     // Were the queue looked at once more, this one would be found.
     world.source.insert(key(0), 1);
-    world.scheduler.queue.insert(srpm(&key(0), 1));
+    world.scheduler.queue.insert(world.now, srpm(&key(0), 1), Duration::from_secs(1));
+    world.scheduler.queue.take_fresh();
     world.tell(Event::Draining(session));
     assert!(world.working.is_empty() && world.scheduler.asks.len() == 1);
 }

@@ -97,6 +97,8 @@ pub enum FromSession {
         builder: Builder,
         /// What it says that its machine is (`uname -m`).
         machine: String,
+        /// Whether it runs on the server's own machine.
+        is_local: bool,
         /// Where commands for it go.
         commands: mpsc::Sender<SessionCommand>,
     },
@@ -385,8 +387,8 @@ where
         writes: JoinSet::new(),
         ended: CancellationToken::new(),
     };
-    let machine = registration.arch;
-    farm.send(FromSession::Connected { session: id, builder, machine, commands }).await.ok()?;
+    let (machine, is_local) = (registration.arch, session.peer.is_local());
+    farm.send(FromSession::Connected { session: id, builder, machine, is_local, commands }).await.ok()?;
     let last_words = session.out.clone();
     let reason = match session.run(frames, command_queue, shutdown).await {
         Ok(reason) => reason,

@@ -35,7 +35,7 @@ fn a_build_is_parked_until_something_comes_of_it() {
     let mut store = told(&begin);
     assert_eq!(states(&store), [r#"parked 131000000 ["lib2 >= 2","pkgconfig(x)"]"#]);
     let missing = vec!["lib2 >= 2".to_owned(), "pkgconfig(x)".to_owned()];
-    let expected = ParkedBuild { since: at(131), missing, tries: 2 };
+    let expected = ParkedBuild { since: at(131), missing, tries: 2, generation: 1002 };
     assert_eq!(store.parked().unwrap(), BTreeMap::from([(key("f43/a"), expected)]));
     assert!(store.known().unwrap().open.contains_key(&key("f43/a")));
     assert!(store.open_tries().unwrap().is_empty(), "what is missing is nobody's fault");

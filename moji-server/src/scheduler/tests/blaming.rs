@@ -308,6 +308,7 @@ fn a_target_whose_configuration_does_not_work_there_is_not_offered_there_again()
     world.lose(session);
     let session = world.connect("board", &["f43-x86", "f43-arm"]);
     world.ask(session, 0);
+    world.ask(session, 1);
     assert!(world.working.contains_key(&key(6)), "it may have been mended");
 }
 

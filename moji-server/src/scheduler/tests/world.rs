@@ -7,15 +7,18 @@ use std::time::Duration;
 use moji_proto::{AttemptId, FailureKind, Outcome, Resources, SrpmName, TargetName};
 
 use super::super::{
-    Builder, COMMIT_RETRY, Claim, Effect, Ending, Event, LONGEST_PAUSE, Lease, LeaseState, Scheduler,
-    SessionId,
+    Builder, COMMIT_RETRY, Claim, Effect, Ending, Event, Fate, LONGEST_PAUSE, Lease, LeaseState, Scheduler,
+    SessionId, Wait,
 };
+use crate::contents::RepositoryChange;
+use crate::dependency::{Capability, Evr, PackagePath, PublishedPackage};
+use crate::metadata::Repository;
 use crate::source::{Priority, QueuedSrpm, SrpmHeader};
 use crate::{BuildKey, BuilderId};
 
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-const FIRST_BOOT: u64 = 0xb007;
+pub(super) const FIRST_BOOT: u64 = 0xb007;
 
 pub(super) fn target(name: &str) -> TargetName {
     TargetName::new(name).unwrap()
@@ -88,6 +91,7 @@ pub(super) struct World {
     pub(super) reserved: Vec<BuildKey>,
     last_session: u64,
     pub(super) ready: bool,
+    generation: u64,
 }
 
 impl World {
@@ -115,6 +119,7 @@ impl World {
             reserved: Vec::new(),
             last_session: 0,
             ready: false,
+            generation: 0,
         }
     }
 
@@ -142,6 +147,14 @@ impl World {
                         todo.extend(self.scheduler.handle(self.now, Event::RetakeFailed(lease.attempt)));
                     }
                 }
+                Effect::Backup(lease) => {
+                    assert!(self.working.contains_key(&lease.srpm.key), "{} is not there", lease.srpm.key);
+                    // The other one may have ended in the same moment.
+                    assert!(self.scheduler.holders(&lease.srpm.key).count() <= 2);
+                    self.assigned(lease);
+                }
+                Effect::Woken { srpm, .. } => assert!(self.source.contains_key(&srpm.key)),
+                Effect::Retry { key, .. } => panic!("{key} did not fail"),
                 Effect::Resume(lease) => self.resumed(&lease),
                 Effect::Requeue(key) => {
                     if let Some(content) = self.working.remove(&key) {
@@ -205,7 +218,8 @@ impl World {
                     self.doomed.insert(session);
                 }
                 Effect::Ended { ending, lease } => {
-                    assert_eq!(ending == Ending::Published, self.published.contains(&lease.attempt));
+                    let is_published = matches!(ending, Ending::Published | Ending::Parked);
+                    assert_eq!(is_published, self.published.contains(&lease.attempt));
                     let is_rejected = matches!(ending, Ending::Rejected(_));
                     assert_eq!(is_rejected, self.rejected.contains(&lease.attempt));
                 }
@@ -228,7 +242,8 @@ impl World {
         assert!(key.target.is_none() || key.target.as_ref() == Some(&lease.target));
         assert_eq!(self.scheduler.blame.verdict(&key), None, "{key} is given out once more");
         assert!(self.given.insert(lease.attempt, key.clone()).is_none(), "an attempt's id was used twice");
-        assert_eq!(self.scheduler.holders(&key).count(), 1, "{key} is leased twice");
+        let others = self.scheduler.holders(&key).filter(|other| other.attempt != lease.attempt);
+        assert!(others.into_iter().all(|other| other.is_running() && other.builder != lease.builder));
         assert!(!self.reserved.contains(&key), "{key} is another's, perhaps");
         let memory = Memory {
             builder: lease.builder,
@@ -346,8 +361,12 @@ impl World {
         let key = lease.srpm.key.clone();
         if self.working.remove(&key).is_some() {
             match lease.state {
-                LeaseState::Committing { held: Some(reason), .. } => {
+                LeaseState::Committing { fate: Fate::Hold(reason), .. } => {
                     self.held.insert(key, reason);
+                }
+                LeaseState::Committing { fate: Fate::Park(_), .. } => {
+                    // What a person has put there meanwhile stays.
+                    self.source.entry(key).or_insert_with(|| self.memories[&attempt].content);
                 }
                 _ => {
                     self.finished.insert(key);
@@ -355,7 +374,7 @@ impl World {
             }
         }
         assert!(self.published.insert(attempt), "{attempt} is published twice");
-        self.tell(Event::Committed(attempt));
+        self.tell(Event::Committed { attempt, rpms: true });
     }
 
     /// What was to be published is not good.
@@ -378,6 +397,12 @@ impl World {
         for memory in self.memories.values_mut() {
             memory.session = None;
         }
+        for key in self.source.keys().cloned().collect::<Vec<_>>() {
+            if let Some(Wait::Parked(missing)) = old.wait_of(&key) {
+                let missing = missing.into_iter().map(|missing| missing.requirement).collect();
+                self.tell(Event::Parked { key, missing, generation: self.generation });
+            }
+        }
         for (key, tries) in old.blame.tries() {
             self.tell(Event::Blamed(key, tries));
         }
@@ -387,6 +412,33 @@ impl World {
         for key in self.source.keys().cloned().collect::<Vec<_>>() {
             self.tell(Event::Found(srpm(&key, 50)));
         }
+    }
+
+    /// The repository has another generation, with what some attempts lacked.
+    pub(super) fn publish(&mut self, names: &[&str]) {
+        self.generation += 1;
+        let package = |name: &&str| PublishedPackage {
+            path: PackagePath::new(format!("{name}-{}.rpm", self.generation)),
+            name: (*name).into(),
+            evr: Evr::new("1-1"),
+            arch: "noarch".into(),
+            source: None,
+            provides: vec![Capability { name: (*name).into(), versions: None }],
+            files: Vec::new(),
+        };
+        let change = RepositoryChange {
+            repository: Repository::Main,
+            generation: self.generation,
+            added: names.iter().map(package).collect(),
+            removed: Vec::new(),
+        };
+        for target in [None, Some(target("f43-arm")), Some(target("f43-x86"))] {
+            self.tell(Event::Contents { target, change: Box::new(change.clone()) });
+        }
+    }
+
+    fn is_parked(&self, key: &BuildKey) -> bool {
+        matches!(self.scheduler.wait_of(key), Some(Wait::Parked(_)))
     }
 
     pub(super) fn check(&self) {
@@ -416,7 +468,7 @@ impl World {
             let starved = self
                 .source
                 .keys()
-                .any(|key| scheduler.queue.contains(key) && scheduler.may_build(*session, key));
+                .any(|key| scheduler.queue.is_ready(key) && scheduler.may_build(*session, key));
             assert!(!starved, "a slot waits although there is work for it");
         }
         assert_eq!(scheduler.asks.len(), self.asking.len(), "an ask was forgotten");
@@ -434,6 +486,8 @@ impl World {
             self.lose(session);
         }
         self.wait(PATIENCE.max(COMMIT_RETRY));
+        self.publish(&["lib0", "lib1", "lib2"]);
+        assert!(!self.source.keys().any(|key| self.is_parked(key)), "what it lacked has come");
         let session = self.connect("fresh", &["f43-arm", "f43-x86"]);
         for _ in 0..60 {
             self.ask(session, 0);

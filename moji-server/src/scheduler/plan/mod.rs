@@ -1,0 +1,701 @@
+//! Who waits for whom in one repository: what its unsettled builds need, what they are known to bring,
+//! and what the repository has.
+//!
+//! ```text
+//!            nothing unsettled brings what it needs              given to a builder
+//!   entered ─────────────────────────────────────────▶ ready ───────────────────────▶ running
+//!      │  something that moves does           ▲   ▲                                    │   │
+//!      ├────────────────────────▶ waiting ────┘   │ forced: nothing else moves,        │   │ published
+//!      │  something that does not move does       │ or it has been stuck for long      │   ▼
+//!      └────────────────────────▶ stuck ──────────┘                                    │ coming (in the next
+//!                                                                                      │   generation)
+//!   parked ◀──────── an attempt failed for missing requirements ───────────────────────┘
+//!      └──▶ entered again, when a generation brings one of them
+//! ```
+//!
+//! What an SRPM brings is known from its header (the names of its packages, since rpm 4.16) and from what its
+//! last build provided. What nothing here is known to bring may come from another repository: it keeps nobody
+//! waiting. A try is cheap, waiting for ever is not.
+//!
+//! *Moves* is well-founded (`support`): two builds that need each other do not keep each other waiting; they
+//! are stuck, and one of them is tried.
+//!
+//! Pure. It deliberately does not know leases, builders, priorities, and who is told what.
+
+mod cycles;
+mod path;
+mod support;
+#[cfg(test)]
+mod tests;
+mod urgency;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use moji_proto::Nvr;
+
+use super::Moment;
+use crate::BuildKey;
+use crate::contents::RepositoryChange;
+use crate::dependency::{Capability, FileHash, PackageId, PackagePath, Provided, Relations, Requirement};
+use crate::source::QueuedSrpm;
+
+pub use cycles::Cycle;
+
+/// How long a build that is stuck waits for what does not move, while others are built.
+pub const STUCK: Duration = Duration::from_secs(15 * 60);
+/// Most BuildRequires of one SRPM that are looked at: no honest one has so many. Beyond them it is tried at once.
+const NEEDS: usize = 500;
+/// How long what is published is waited for when no generation has it.
+pub const COMING: Duration = Duration::from_secs(30 * 60);
+
+/// A build in the plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct NodeId(u32);
+
+/// Something that a build needs.
+#[derive(Debug, Clone)]
+struct Need {
+    requirement: Requirement,
+    /// The repository has it.
+    met: bool,
+    /// An attempt has shown that it is missing.
+    missing: bool,
+}
+
+/// Where a build stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// It lies in SOURCE.
+    Queued(Readiness),
+    /// It lies in SOURCE, and the last attempt showed that something is missing.
+    Parked {
+        /// The generation that the attempt had; what came later may help.
+        generation: u64,
+    },
+    /// A builder has it.
+    Running,
+    /// Its results are published, and no generation lists them yet.
+    Coming {
+        /// Where they lie.
+        folder: Nvr,
+        /// The generation at that time.
+        generation: u64,
+        /// Until when they are waited for.
+        until: Moment,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    /// Tried although something that it needs is not there: ready, whatever others do.
+    Forced,
+    /// Something that it needs is on its way.
+    Waiting,
+    /// What it needs others would bring, and these do not move.
+    Stuck,
+}
+
+/// One unsettled build.
+#[derive(Debug)]
+struct Node {
+    key: BuildKey,
+    package: Box<str>,
+    /// What tells it from another one of its name.
+    identity: (u64, Arc<Relations>),
+    needs: Vec<Need>,
+    brings: Arc<[Capability]>,
+    standing: Standing,
+    /// It may be given out, and nobody who is connected can take it: nothing to wait for.
+    untakeable: bool,
+    /// Whether it will move by itself.
+    live: bool,
+    /// For what is live: one more than that of something it waits for; 0 for what waits for nothing.
+    level: u32,
+    /// How long building it takes.
+    expected: Duration,
+    /// That, and the longest chain of builds that wait for it.
+    path: Duration,
+    /// Its line of priority.txt.
+    rank: u32,
+    /// The first line of those that it has and of those that wait for it.
+    urgency: u32,
+}
+
+impl Node {
+    fn is_of(&self, srpm: &QueuedSrpm) -> bool {
+        self.identity.0 == srpm.size && self.identity.1 == srpm.header.relations
+    }
+}
+
+/// What has changed for a build that lies in SOURCE.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Change {
+    /// Which.
+    pub(super) key: BuildKey,
+    /// Its place, if it may be given out; none while it waits.
+    pub(super) path: Option<Duration>,
+}
+
+/// Where a build in SOURCE stands, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// It may be given out.
+    None,
+    /// It waits for what other builds will bring.
+    For(Vec<Missing>),
+    /// An attempt has shown that something is missing.
+    Parked(Vec<Missing>),
+}
+
+/// A requirement that is not met, and the unsettled builds that are known to bring it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    /// What is missing.
+    pub requirement: Requirement,
+    /// Who would bring it.
+    pub providers: Vec<BuildKey>,
+    /// The repository has it, although the attempt did not find it.
+    pub is_there: bool,
+}
+
+/// A build that was parked and is queued again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Woken {
+    pub(super) key: BuildKey,
+    /// What has come.
+    pub(super) requirement: Requirement,
+}
+
+/// The plan of one repository.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    provided: Provided,
+    /// Its packages, and in which generation each came.
+    packages: BTreeMap<PackagePath, (PackageId, u64)>,
+    last_package: u32,
+    generation: u64,
+    nodes: BTreeMap<NodeId, Node>,
+    ids: BTreeMap<BuildKey, NodeId>,
+    last_node: u32,
+    wanted_by: BTreeMap<Box<str>, BTreeSet<NodeId>>,
+    wanted_files: BTreeMap<FileHash, Box<str>>,
+    offered_by: BTreeMap<Box<str>, BTreeSet<NodeId>>,
+    /// By package name: what its last good build provided.
+    products: BTreeMap<Box<str>, Arc<[Capability]>>,
+    /// Those that wait for nothing: they are ready, are built, or come with the next generation.
+    moving: BTreeSet<NodeId>,
+    stuck: BTreeMap<NodeId, Moment>,
+    coming: BTreeSet<NodeId>,
+    changed: BTreeSet<NodeId>,
+    /// By package: how long it took to build it, and before that what it needed.
+    chains: BTreeMap<Box<str>, Duration>,
+}
+
+impl Plan {
+    /// What builds that begin now find: 0 when nothing is published.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// What a package's last good build provided, as a server before this one knew it.
+    pub(super) fn learn(&mut self, package: &str, provides: Vec<Capability>) {
+        self.products.insert(package.into(), provides.into());
+    }
+
+    /// A build is in SOURCE: a new one, or back from a builder.
+    pub(super) fn enter(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) {
+        let known = self.ids.get(&srpm.key).and_then(|id| Some((*id, self.nodes.get(id)?)));
+        match known {
+            Some((id, node)) if node.is_of(srpm) => match node.standing {
+                Standing::Queued(_) | Standing::Parked { .. } => {}
+                Standing::Running | Standing::Coming { .. } => {
+                    self.coming.remove(&id);
+                    self.set_ready(id);
+                    self.reassess(now, [id]);
+                }
+            },
+            // Another one under the same name.
+            Some(_) => {
+                self.leave(now, &srpm.key);
+                self.enter(now, srpm, expected);
+            }
+            None => {
+                let id = self.add(srpm, expected);
+                self.settle_in(now, id);
+            }
+        }
+    }
+
+    /// Its place is to be told once more.
+    pub(super) fn touch(&mut self, key: &BuildKey) {
+        self.changed.extend(self.ids.get(key).copied());
+    }
+
+    /// A builder has it: given out from here, or kept by a builder from before.
+    pub(super) fn run(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) {
+        let id = self.ids.get(&srpm.key).copied().unwrap_or_else(|| self.add(srpm, expected));
+        let was_live = self.nodes.get(&id).is_some_and(|node| node.live);
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.untakeable = false;
+        }
+        self.set_moving(id, Standing::Running);
+        if !was_live {
+            self.spread_life(now, vec![id]);
+        }
+    }
+
+    /// Whether a builder has it, as far as was told.
+    pub(super) fn is_running(&self, key: &BuildKey) -> bool {
+        self.ids.get(key).is_some_and(|id| self.is(*id, &Standing::Running))
+    }
+
+    /// It is published after a build that took so long: what it brings comes with the next generation.
+    pub(super) fn publish(&mut self, now: Moment, key: &BuildKey, folder: Nvr, took: Duration) {
+        let Some(id) = self.ids.get(key).copied() else { return };
+        self.built(id, took);
+        let is_listed = self.packages.keys().any(|path| is_in(path, &folder));
+        if is_listed {
+            // Its commit had to be tried again, or took long.
+            let dependents = self.dependents(id);
+            self.remove(id);
+            return self.reassess(now, dependents);
+        }
+        let generation = self.generation;
+        self.set_moving(id, Standing::Coming { folder, generation, until: now + COMING });
+        self.coming.insert(id);
+    }
+
+    /// An attempt at it failed for missing requirements, with what `generation` had. Whether it is parked:
+    /// not when one of them has come meanwhile.
+    pub(super) fn park(
+        &mut self,
+        now: Moment,
+        srpm: &QueuedSrpm,
+        expected: Duration,
+        missing: &[Requirement],
+        generation: u64,
+    ) -> bool {
+        let id = match self.ids.get(&srpm.key).copied() {
+            Some(id) => id,
+            None => self.add(srpm, expected),
+        };
+        // What an earlier attempt lacked this one may have found.
+        self.forget_missing(id);
+        for requirement in missing {
+            self.need(id, requirement.clone(), true);
+        }
+        self.set_ready(id);
+        // An attempt from before the repository was made anew knows nothing of it.
+        let generation = if generation > self.generation { 0 } else { generation };
+        if missing.iter().any(|requirement| self.has_come(requirement, generation)) {
+            self.reassess(now, [id]);
+            return false;
+        }
+        self.set_standing(id, Standing::Parked { generation });
+        self.reassess(now, [id]);
+        self.spread_urgency(vec![id]);
+        true
+    }
+
+    /// It is settled without having been published, or a person took it away.
+    pub(super) fn leave(&mut self, now: Moment, key: &BuildKey) {
+        let Some(id) = self.ids.get(key).copied() else { return };
+        let dependents: Vec<_> = self.dependents(id);
+        self.remove(id);
+        self.reassess(now, dependents);
+    }
+
+    /// Another generation is served. Gives what wakes.
+    pub(super) fn contents(&mut self, now: Moment, change: RepositoryChange) -> Vec<Woken> {
+        if change.generation < self.generation {
+            self.begin_anew();
+        }
+        self.generation = change.generation;
+        let mut touched = BTreeSet::new();
+        for path in &change.removed {
+            if let Some((package, _)) = self.packages.remove(path) {
+                touched.extend(self.wanting(package));
+                self.provided.remove(package);
+            }
+        }
+        if !change.removed.is_empty() {
+            // Which files went nobody remembers.
+            let files = self.wanted_files.values().filter_map(|name| self.wanted_by.get(name));
+            touched.extend(files.flatten().copied());
+        }
+        let listed = self.listed(&change);
+        let mut brought: BTreeMap<Box<str>, Vec<Capability>> = BTreeMap::new();
+        for package in change.added {
+            self.last_package += 1;
+            let id = PackageId(self.last_package);
+            self.packages.insert(package.path.clone(), (id, change.generation));
+            if let Some(name) = package.source_name() {
+                brought.entry(name.into()).or_default().extend(package.provides.iter().map(by_name));
+            }
+            let files = package.files.iter().filter_map(|file| self.wanted_files.get(file)).cloned();
+            let names: Vec<Box<str>> = files.collect();
+            for name in names.iter().map(|name| &**name) {
+                touched.extend(self.wanted_by.get(name).into_iter().flatten().copied());
+            }
+            self.provided.add(id, package);
+            touched.extend(self.wanting(id));
+        }
+        for (package, mut provides) in brought {
+            provides.sort();
+            provides.dedup();
+            self.products.insert(package, provides.into());
+        }
+        let woken = self.recheck(&touched);
+        touched.extend(listed.iter().flat_map(|id| self.dependents(*id)));
+        listed.into_iter().for_each(|id| self.remove(id));
+        self.reassess(now, touched);
+        // Those that need what the woken ones bring had given them up.
+        let risen = woken.iter().filter_map(|woken| self.ids.get(&woken.key).copied());
+        let risen = risen.filter(|id| self.nodes.get(id).is_some_and(|node| node.live)).collect();
+        self.spread_life(now, risen);
+        woken
+    }
+
+    /// The repository was removed and made anew: its generations are counted from the beginning, and all that comes is
+    /// news.
+    fn begin_anew(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Standing::Parked { generation } | Standing::Coming { generation, .. } = &mut node.standing
+            {
+                *generation = 0;
+            }
+        }
+        self.packages.values_mut().for_each(|(_, came)| *came = 0);
+    }
+
+    /// Those that asked for anything that a package provides.
+    fn wanting(&self, package: PackageId) -> Vec<NodeId> {
+        let provides = self.provided.package(package).map(|package| package.provides.as_slice());
+        let names = provides.unwrap_or_default().iter().map(|capability| &*capability.name);
+        names.filter_map(|name| self.wanted_by.get(name)).flatten().copied().collect()
+    }
+
+    /// Looks again whether the repository has what these need, and wakes those for which something has come.
+    fn recheck(&mut self, touched: &BTreeSet<NodeId>) -> Vec<Woken> {
+        let mut woken = Vec::new();
+        for id in touched {
+            let Some(node) = self.nodes.get_mut(id) else { continue };
+            for need in &mut node.needs {
+                need.met = self.provided.satisfies(&need.requirement);
+            }
+            let Standing::Parked { generation } = node.standing else { continue };
+            let node = self.nodes.get(id);
+            let missing = node.into_iter().flat_map(|node| &node.needs).filter(|need| need.missing);
+            let come = missing.map(|need| &need.requirement).find(|one| self.has_come(one, generation));
+            if let (Some(requirement), Some(node)) = (come.cloned(), node) {
+                woken.push(Woken { key: node.key.clone(), requirement });
+                self.set_ready(*id);
+            }
+        }
+        woken
+    }
+
+    /// Whether all of this was in a generation that an attempt had.
+    pub(super) fn had(&self, missing: &[Requirement], generation: u64) -> bool {
+        let was_there = |requirement: &Requirement| {
+            self.provided.satisfies(requirement) && !self.has_come(requirement, generation)
+        };
+        generation > 0 && generation <= self.generation && missing.iter().all(was_there)
+    }
+
+    /// Whether something that helps has come after a generation.
+    fn has_come(&self, requirement: &Requirement, generation: u64) -> bool {
+        let came = |package: PackageId| {
+            let path = self.provided.package(package).map(|package| &package.path);
+            path.and_then(|path| self.packages.get(path)).is_some_and(|(_, came)| *came > generation)
+        };
+        self.provided.providers(requirement).any(came)
+    }
+
+    /// What was on its way, and is listed now, or has been waited for long enough.
+    fn listed(&self, change: &RepositoryChange) -> Vec<NodeId> {
+        let is_listed = |id: &&NodeId| {
+            let Some(Standing::Coming { folder, generation, .. }) =
+                self.nodes.get(id).map(|node| &node.standing)
+            else {
+                return true;
+            };
+            // Two looks later it will not come any more.
+            change.generation >= generation + 2
+                || change.added.iter().any(|package| is_in(&package.path, folder))
+        };
+        self.coming.iter().filter(is_listed).copied().collect()
+    }
+
+    /// Does what is due, and tries one of those that are stuck when nothing else moves.
+    pub(super) fn on_time(&mut self, now: Moment) {
+        let is_over = |id: &&NodeId| {
+            let standing = self.nodes.get(id).map(|node| &node.standing);
+            matches!(standing, Some(Standing::Coming { until, .. }) if *until <= now)
+        };
+        let over: Vec<_> = self.coming.iter().filter(is_over).copied().collect();
+        for id in over {
+            let dependents = self.dependents(id);
+            self.remove(id);
+            self.reassess(now, dependents);
+        }
+        let long = self.stuck.iter().filter(|(_, since)| **since + STUCK <= now).map(|(id, _)| *id);
+        let long: BTreeSet<_> = long.collect();
+        match self.moving.is_empty() {
+            true => self.force(now, &self.stuck.keys().copied().collect()),
+            false if !long.is_empty() => self.force(now, &long),
+            false => {}
+        }
+    }
+
+    /// When [`Self::on_time`] has something to do next.
+    pub(super) fn next_deadline(&self) -> Option<Moment> {
+        if self.moving.is_empty() && !self.stuck.is_empty() {
+            return Some(Moment::ZERO);
+        }
+        let coming = self.coming.iter().filter_map(|id| match self.nodes.get(id)?.standing {
+            Standing::Coming { until, .. } => Some(until),
+            _ => None,
+        });
+        coming.chain(self.stuck.values().map(|since| *since + STUCK)).min()
+    }
+
+    /// Lets the groups that keep themselves from moving be tried.
+    fn force(&mut self, now: Moment, among: &BTreeSet<NodeId>) {
+        for id in self.roots_of(among) {
+            self.set_given_out(now, id, Readiness::Forced);
+        }
+    }
+
+    /// It may be given out; whether others wait for it depends on whether somebody takes it.
+    fn set_given_out(&mut self, now: Moment, id: NodeId, readiness: Readiness) {
+        self.set_moving(id, Standing::Queued(readiness));
+        match self.nodes.get(&id).is_some_and(|node| node.live) {
+            true => self.spread_life(now, vec![id]),
+            false => {
+                let dependents = self.dependents(id);
+                self.reassess(now, dependents);
+            }
+        }
+    }
+
+    /// Which builds may be given out, and nobody takes them: all others may find somebody.
+    pub(super) fn set_untakeable(&mut self, now: Moment, keys: &BTreeSet<BuildKey>) {
+        let other = self.nodes.iter().filter(|(_, node)| {
+            let is_queued = matches!(node.standing, Standing::Queued(_));
+            node.untakeable != (is_queued && keys.contains(&node.key))
+        });
+        let other: Vec<_> = other.map(|(id, _)| *id).collect();
+        for id in other {
+            let Some(node) = self.nodes.get_mut(&id) else { continue };
+            node.untakeable = !node.untakeable;
+            if let Standing::Queued(readiness @ (Readiness::Ready | Readiness::Forced)) = node.standing {
+                self.set_given_out(now, id, readiness);
+            }
+        }
+    }
+
+    /// What has changed since this was asked last, of builds that lie in SOURCE.
+    pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        let changed = std::mem::take(&mut self.changed);
+        let changes = changed.into_iter().filter_map(|id| self.nodes.get(&id)).filter_map(|node| {
+            let path = match node.standing {
+                Standing::Queued(Readiness::Ready | Readiness::Forced) => Some(node.path),
+                Standing::Queued(_) | Standing::Parked { .. } => None,
+                Standing::Running | Standing::Coming { .. } => return None,
+            };
+            Some(Change { key: node.key.clone(), path })
+        });
+        changes.collect()
+    }
+
+    /// Whether something will happen in it without any builder: a generation comes, or a build will be tried.
+    pub(super) fn moves(&self) -> bool {
+        !self.coming.is_empty() || !self.stuck.is_empty()
+    }
+
+    /// Forgets how long chains of builds took.
+    pub(super) fn forget_chains(&mut self) {
+        self.chains.clear();
+    }
+
+    /// The longest chain of builds, each of which needed what the one before it brought.
+    pub(super) fn longest_chain(&self) -> Duration {
+        self.chains.values().copied().max().unwrap_or_default()
+    }
+
+    fn built(&mut self, id: NodeId, took: Duration) {
+        let Some(node) = self.nodes.get(&id) else { return };
+        let packages = node.needs.iter().flat_map(|need| self.provided.providers(&need.requirement));
+        let sources = packages.filter_map(|package| self.provided.package(package)?.source_name());
+        let before = sources.filter_map(|package| self.chains.get(package)).max();
+        let chain = took + before.copied().unwrap_or_default();
+        self.chains.insert(node.package.clone(), chain);
+    }
+
+    /// The longest chain of builds that wait for each other.
+    pub(super) fn longest_path(&self) -> Duration {
+        self.nodes.values().map(|node| node.path).max().unwrap_or_default()
+    }
+
+    /// What a build waits for.
+    pub(super) fn wait_of(&self, key: &BuildKey) -> Option<Wait> {
+        let (id, node) = self.ids.get(key).and_then(|id| Some((*id, self.nodes.get(id)?)))?;
+        let missing = |need: &Need| Missing {
+            requirement: need.requirement.clone(),
+            providers: self.providers(id, need).map(|(_, node)| node.key.clone()).collect(),
+            is_there: need.met,
+        };
+        Some(match node.standing {
+            Standing::Parked { .. } => {
+                Wait::Parked(node.needs.iter().filter(|need| need.missing).map(missing).collect())
+            }
+            Standing::Queued(Readiness::Waiting | Readiness::Stuck) => {
+                let unmet = node.needs.iter().filter(|need| !need.met).map(missing);
+                Wait::For(unmet.filter(|missing| !missing.providers.is_empty()).collect())
+            }
+            _ => Wait::None,
+        })
+    }
+
+    fn add(&mut self, srpm: &QueuedSrpm, expected: Duration) -> NodeId {
+        self.last_node += 1;
+        let id = NodeId(self.last_node);
+        let relations = &srpm.header.relations;
+        let known = self.products.get(srpm.header.name.as_str());
+        let brings: Arc<[Capability]> = match known {
+            Some(known) => relations.provides.iter().chain(known.iter()).cloned().collect(),
+            None => relations.provides.as_slice().into(),
+        };
+        for capability in brings.iter() {
+            self.offered_by.entry((*capability.name).into()).or_default().insert(id);
+        }
+        self.ids.insert(srpm.key.clone(), id);
+        let node = Node {
+            key: srpm.key.clone(),
+            package: srpm.header.name.as_str().into(),
+            identity: (srpm.size, Arc::clone(relations)),
+            needs: Vec::new(),
+            brings,
+            standing: Standing::Queued(Readiness::Ready),
+            untakeable: false,
+            live: true,
+            level: 0,
+            expected,
+            path: expected,
+            rank: u32::MAX,
+            urgency: u32::MAX,
+        };
+        self.nodes.insert(id, node);
+        self.moving.insert(id);
+        for requirement in relations.build_requires.iter().take(NEEDS) {
+            self.need(id, requirement.clone(), false);
+        }
+        self.enter_path(id);
+        id
+    }
+
+    fn need(&mut self, id: NodeId, requirement: Requirement, missing: bool) {
+        for name in requirement.names() {
+            self.wanted_by.entry(name.into()).or_default().insert(id);
+            if name.starts_with('/') {
+                self.wanted_files.insert(FileHash::of(name), name.into());
+            }
+        }
+        let met = self.provided.satisfies(&requirement);
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        match node.needs.iter_mut().find(|need| need.requirement == requirement) {
+            Some(need) => (need.met, need.missing) = (met, need.missing || missing),
+            None => node.needs.push(Need { requirement, met, missing }),
+        }
+    }
+
+    /// What an attempt has said is missing, and the header does not ask for, goes.
+    fn forget_missing(&mut self, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let (asked, said): (Vec<_>, Vec<_>) = std::mem::take(&mut node.needs)
+            .into_iter()
+            .partition(|need| node.identity.1.build_requires.contains(&need.requirement));
+        let keeps: BTreeSet<&str> = asked.iter().flat_map(|need| need.requirement.names()).collect();
+        for name in said.iter().flat_map(|need| need.requirement.names()).filter(|name| !keeps.contains(name))
+        {
+            if forget(&mut self.wanted_by, name, id) && name.starts_with('/') {
+                self.wanted_files.remove(&FileHash::of(name));
+            }
+        }
+        node.needs = asked;
+        node.needs.iter_mut().for_each(|need| need.missing = false);
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        self.leave_path(id);
+        let Some(node) = self.nodes.remove(&id) else { return };
+        self.ids.remove(&node.key);
+        for set in [&mut self.moving, &mut self.coming, &mut self.changed] {
+            set.remove(&id);
+        }
+        self.stuck.remove(&id);
+        for capability in node.brings.iter() {
+            forget(&mut self.offered_by, &capability.name, id);
+        }
+        for name in node.needs.iter().flat_map(|need| need.requirement.names()) {
+            if forget(&mut self.wanted_by, name, id) && name.starts_with('/') {
+                self.wanted_files.remove(&FileHash::of(name));
+            }
+        }
+    }
+
+    fn is(&self, id: NodeId, standing: &Standing) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.standing == *standing)
+    }
+
+    fn set_ready(&mut self, id: NodeId) {
+        self.set_moving(id, Standing::Queued(Readiness::Ready));
+    }
+
+    /// For standings that wait for nothing.
+    fn set_moving(&mut self, id: NodeId, standing: Standing) {
+        if let Some(node) = self.nodes.get_mut(&id) {
+            let is_left = node.untakeable && matches!(standing, Standing::Queued(_));
+            (node.live, node.level) = (!is_left, 0);
+        }
+        self.set_standing(id, standing);
+    }
+
+    fn set_standing(&mut self, id: NodeId, standing: Standing) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let moves = match standing {
+            Standing::Queued(Readiness::Waiting | Readiness::Stuck) | Standing::Parked { .. } => false,
+            Standing::Queued(_) => !node.untakeable,
+            Standing::Running | Standing::Coming { .. } => true,
+        };
+        match moves {
+            true => self.moving.insert(id),
+            false => self.moving.remove(&id),
+        };
+        if standing != Standing::Queued(Readiness::Stuck) {
+            self.stuck.remove(&id);
+        }
+        node.standing = standing;
+        self.changed.insert(id);
+    }
+}
+
+/// Takes a build out of an index; gives whether it was the last one of that name.
+fn forget(index: &mut BTreeMap<Box<str>, BTreeSet<NodeId>>, name: &str, id: NodeId) -> bool {
+    let Some(ids) = index.get_mut(name) else { return false };
+    ids.remove(&id);
+    ids.is_empty() && index.remove(name).is_some()
+}
+
+fn is_in(path: &PackagePath, folder: &Nvr) -> bool {
+    path.as_str().strip_prefix(folder.as_str()).is_some_and(|inner| inner.starts_with('/'))
+}
+
+/// The next build of a package provides the same names, in versions that nobody knows.
+fn by_name(capability: &Capability) -> Capability {
+    Capability { name: capability.name.clone(), versions: None }
+}
