@@ -1,5 +1,5 @@
-//! `scripts/bench`: what a handshake, a transfer and a look into RPMs cost, each beside a yardstick that
-//! was measured in the same run. It judges nothing: a number is good or bad only beside another one.
+//! `scripts/bench`: what a handshake, a transfer, a look into RPMs and a decision of the scheduler cost, each
+//! beside a yardstick that was measured in the same run. It judges nothing: a number is good or bad only beside another one.
 //!
 //! The program is its own server: what a process uses is asked of the process itself, so the server,
 //! and whatever has a peak of memory to tell, is this program once more, in another role.
@@ -8,6 +8,7 @@ mod handshake;
 mod measure;
 mod report;
 mod roles;
+mod scheduling;
 mod transfer;
 mod verification;
 
@@ -18,7 +19,7 @@ use anyhow::{Context as _, bail};
 use report::Report;
 
 /// What can be measured alone.
-const PARTS: [&str; 3] = ["handshake", "transfer", "verification"];
+const PARTS: [&str; 4] = ["handshake", "transfer", "verification", "scheduling"];
 
 /// What is measured, and how much of it.
 struct Settings {
@@ -32,6 +33,10 @@ struct Settings {
     large: usize,
     /// How many small packages.
     small: usize,
+    /// How many SRPMs are queued.
+    queued: usize,
+    /// For how many builders.
+    builders: usize,
     /// How often all but the handshakes is measured.
     rounds: usize,
 }
@@ -39,8 +44,26 @@ struct Settings {
 impl Settings {
     fn new(is_quick: bool, folder: PathBuf, memory: Option<PathBuf>) -> Self {
         match is_quick {
-            false => Self { folder, memory, connections: 200, large: 1 << 30, small: 2_000, rounds: 3 },
-            true => Self { folder, memory, connections: 10, large: 16 << 20, small: 100, rounds: 1 },
+            false => Self {
+                folder,
+                memory,
+                connections: 200,
+                large: 1 << 30,
+                small: 2_000,
+                queued: 20_000,
+                builders: 1_000,
+                rounds: 3,
+            },
+            true => Self {
+                folder,
+                memory,
+                connections: 10,
+                large: 16 << 20,
+                small: 100,
+                queued: 1_000,
+                builders: 50,
+                rounds: 1,
+            },
         }
     }
 }
@@ -80,6 +103,9 @@ fn main() -> anyhow::Result<()> {
     }
     if wants("verification") {
         report.add(verification::measure(&settings)?);
+    }
+    if wants("scheduling") {
+        report.add(scheduling::measure(&settings)?);
     }
     match is_json {
         true => println!("{}", serde_json::to_string_pretty(&report.json())?),
