@@ -7,6 +7,7 @@
 )]
 
 mod arriving;
+mod converging;
 mod crash_points;
 mod cut_upload;
 mod flood;
@@ -24,6 +25,10 @@ mod passwords;
 mod priority;
 mod proxy;
 mod reader;
+mod repeating;
+mod requires;
+mod retrying;
 mod signals;
+mod stragglers;
 mod targets;
 mod tls;
