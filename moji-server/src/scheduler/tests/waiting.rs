@@ -76,44 +76,29 @@ fn missing(name: &str) -> Outcome {
     Outcome::failed(FailureKind::MissingDependency, "no", Some(30), vec![name.into()])
 }
 
-/// Numbers go down when a repository is made anew.
+/// Numbers go down when a repository is made anew; whether that is seen at once, or only when there is one again.
 #[test]
 fn a_remade_repository_wakes_who_is_parked() {
-    let now = Duration::ZERO;
-    let mut s = Scheduler::new(5, GRACE);
-    let (k, session) = (key(None, 1), SessionId(1));
-    s.handle(now, Event::Ready);
-    s.handle(now, change(50, vec![package("old.rpm", &["old"])], &[]));
-    s.handle(now, Event::Connected { session, builder: builder(1, "f43") });
-    s.handle(now, Event::Asked { session, slot: 0 });
-    s.handle(now, Event::Found(srpm(&k, &[], &[])));
-    let attempt = s.holders(&k).next().unwrap().attempt;
-    s.handle(now, Event::Delivered { session, attempt, outcome: missing("libfoo") });
-    s.handle(now, Event::Committed { attempt, rpms: false });
-    assert!(matches!(s.wait_of(&k), Some(Wait::Parked(_))));
-    // rm -r REPO/<target>
-    s.handle(now, change(0, Vec::new(), &["old.rpm"]));
-    assert_eq!(s.queue.generation(None), 0, "builds would be sent to a repository that is not there");
-    s.handle(now, change(1, vec![package("foo.rpm", &["libfoo"])], &[]));
-    assert!(!matches!(s.wait_of(&k), Some(Wait::Parked(_))), "{:?}", s.wait_of(&k));
-}
-
-#[test]
-fn a_repository_that_was_remade_at_once_wakes_who_is_parked() {
-    let now = Duration::ZERO;
-    let mut s = Scheduler::new(5, GRACE);
-    let (k, session) = (key(None, 1), SessionId(1));
-    s.handle(now, Event::Ready);
-    s.handle(now, change(50, vec![package("old.rpm", &["old"])], &[]));
-    s.handle(now, Event::Connected { session, builder: builder(1, "f43") });
-    s.handle(now, Event::Asked { session, slot: 0 });
-    s.handle(now, Event::Found(srpm(&k, &[], &[])));
-    let attempt = s.holders(&k).next().unwrap().attempt;
-    s.handle(now, Event::Delivered { session, attempt, outcome: missing("libfoo") });
-    s.handle(now, Event::Committed { attempt, rpms: false });
-    s.handle(now, change(50, Vec::new(), &["old.rpm"]));
-    s.handle(now, change(1, vec![package("foo.rpm", &["libfoo"])], &[]));
-    assert!(!matches!(s.wait_of(&k), Some(Wait::Parked(_))), "{:?}", s.wait_of(&k));
+    for is_seen in [true, false] {
+        let now = Duration::ZERO;
+        let mut s = Scheduler::new(5, GRACE);
+        let (k, session) = (key(None, 1), SessionId(1));
+        s.handle(now, Event::Ready);
+        s.handle(now, change(50, vec![package("old.rpm", &["old"])], &[]));
+        s.handle(now, Event::Connected { session, builder: builder(1, "f43") });
+        s.handle(now, Event::Asked { session, slot: 0 });
+        s.handle(now, Event::Found(srpm(&k, &[], &[])));
+        let attempt = s.holders(&k).next().unwrap().attempt;
+        s.handle(now, Event::Delivered { session, attempt, outcome: missing("libfoo") });
+        s.handle(now, Event::Committed { attempt, rpms: false });
+        assert!(matches!(s.wait_of(&k), Some(Wait::Parked(_))));
+        if is_seen {
+            s.handle(now, change(0, Vec::new(), &["old.rpm"]));
+            assert_eq!(s.queue.generation(None), 0, "builds would be sent to one that is not there");
+        }
+        s.handle(now, change(1, vec![package("foo.rpm", &["libfoo"])], &["old.rpm"]));
+        assert!(!matches!(s.wait_of(&k), Some(Wait::Parked(_))), "{:?}", s.wait_of(&k));
+    }
 }
 
 /// The generation that lists a result is told before the commit is.
