@@ -43,12 +43,21 @@ const FILE: &str = "campaign.json";
 pub struct Campaign {
     /// When it began.
     began: Timestamp,
+    /// Since when nothing moves in it.
+    #[serde(default)]
+    rested_at: Option<Timestamp>,
 }
 
 impl Campaign {
     /// The one that a server before this one had begun. Blocks.
     pub fn read(folders: &Folders) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path(folders)).ok()?).ok()
+    }
+
+    /// Whether nothing has moved for so long that what comes now is another one.
+    fn is_over(&self) -> bool {
+        let rest = |since: Timestamp| Timestamp::now().duration_since(since);
+        self.rested_at.is_some_and(|since| rest(since).unsigned_abs() > REST)
     }
 
     fn write(self, folders: &Folders) -> anyhow::Result<()> {
@@ -68,10 +77,10 @@ pub(super) struct Reporting {
     campaign: Option<Campaign>,
     /// Something has happened since the last report.
     is_due: bool,
-    /// The campaign is not on disk yet.
+    /// The campaign has just begun.
     is_new: bool,
-    /// Since when nothing has moved.
-    rested_since: Option<Instant>,
+    /// What is on disk of it is not what it is.
+    is_unsaved: bool,
     estimated_at: Instant,
     writing: JoinSet<()>,
 }
@@ -82,7 +91,7 @@ impl Reporting {
             campaign,
             is_due: false,
             is_new: false,
-            rested_since: None,
+            is_unsaved: false,
             estimated_at: Instant::now(),
             writing: JoinSet::new(),
         }
@@ -92,12 +101,12 @@ impl Reporting {
     pub(super) fn took_note(&mut self, what: &Note<'_>) {
         match what {
             Note::Queued(srpm) => {
-                if self.rested_since.take().is_some_and(|since| since.elapsed() > REST) {
-                    self.campaign = None;
-                }
+                self.campaign.take_if(|campaign| campaign.is_over());
                 self.is_new |= self.campaign.is_none();
                 // Of those that waited already at the start it is part too.
-                self.campaign.get_or_insert(Campaign { began: srpm.queued_at });
+                let begun = Campaign { began: srpm.queued_at, rested_at: None };
+                let campaign = self.campaign.get_or_insert(begun);
+                self.is_unsaved |= self.is_new || campaign.rested_at.take().is_some();
             }
             Note::Leased(..) | Note::Settled { .. } | Note::Parked { .. } | Note::Withdrawn { .. } => {
                 self.is_due = true;
@@ -118,6 +127,8 @@ impl Farm {
         let Some(campaign) = self.reporting.campaign.filter(|_| self.ready) else { return };
         if std::mem::take(&mut self.reporting.is_new) {
             self.scheduler.begin_campaign();
+        }
+        if std::mem::take(&mut self.reporting.is_unsaved) {
             let folders = Arc::clone(&self.folders);
             if let Ok(Err(error)) = spawn_blocking(move || campaign.write(&folders)).await {
                 tracing::debug!("a restart would begin another campaign: {error:#}");
@@ -142,7 +153,8 @@ impl Farm {
                 Err(error) => tracing::error!("there is no report: {error}"),
             }
         });
-        self.reporting.rested_since = Some(Instant::now());
+        self.reporting.campaign = Some(Campaign { rested_at: Some(Timestamp::now()), ..campaign });
+        self.reporting.is_unsaved = true;
     }
 
     /// How long the queue will take, in a line of the log.
