@@ -84,7 +84,6 @@ impl Scheduler {
             return self.does_not_hold(session, attempt);
         };
         let outcome = self.whose_fault(&lease, outcome);
-        self.learn(now, &lease, &outcome);
         if let Some(lease) = self.leases.get_mut(&attempt) {
             lease.ended = Some(now);
         }
@@ -134,16 +133,11 @@ impl Scheduler {
         Outcome::failed(FailureKind::Infrastructure, &reason, *exit_code, missing.clone())
     }
 
-    /// How long a good build took.
-    fn learn(&mut self, now: Moment, lease: &Lease, outcome: &Outcome) {
-        let registered = lease.session.and_then(|session| self.builders.get(&session));
-        if let (Some(since), Some(registered), true) = (lease.since, registered, outcome.is_success()) {
-            self.estimates.learn(&Sample {
-                package: lease.srpm.header.name.clone(),
-                class: registered.class(),
-                size: Some(lease.srpm.size),
-                took: now.saturating_sub(since),
-            });
+    /// How long a build took that was good: that is known when it is published.
+    fn learn(&mut self, lease: &Lease, took: Duration) {
+        if let Some(class) = lease.session.and_then(|session| self.class_of(session)) {
+            let (package, size) = (lease.srpm.header.name.clone(), Some(lease.srpm.size));
+            self.estimates.learn(&Sample { package, class, size, took });
         }
     }
 
@@ -263,6 +257,7 @@ impl Scheduler {
             }
             Fate::Settle if outcome.is_success() && rpms => {
                 let took = lease.since.zip(lease.ended).map(|(since, ended)| ended.saturating_sub(since));
+                took.into_iter().for_each(|took| self.learn(&lease, took));
                 self.queue.publish(now, &key, lease.srpm.header.nvr.clone(), took.unwrap_or_default());
             }
             _ => {}
