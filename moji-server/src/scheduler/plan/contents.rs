@@ -1,6 +1,7 @@
 //! What comes into the repository, and goes: whose needs are met now, and who wakes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use moji_proto::Nvr;
 
@@ -117,6 +118,13 @@ impl Plan {
         self.provided.providers(requirement).any(came)
     }
 
+    /// Whether the repository has something in a folder.
+    pub(super) fn lists(&self, folder: &Nvr) -> bool {
+        let inner = format!("{folder}/");
+        let from = (Bound::Included(inner.as_str()), Bound::Unbounded);
+        self.packages.range::<str, _>(from).next().is_some_and(|(path, _)| is_in(path, folder))
+    }
+
     /// What was on its way, and is listed now, or has been waited for long enough.
     fn listed(&self, change: &RepositoryChange) -> Vec<NodeId> {
         let is_listed = |id: &&NodeId| {
@@ -133,7 +141,7 @@ impl Plan {
     }
 }
 
-pub(super) fn is_in(path: &PackagePath, folder: &Nvr) -> bool {
+fn is_in(path: &PackagePath, folder: &Nvr) -> bool {
     path.as_str().strip_prefix(folder.as_str()).is_some_and(|inner| inner.starts_with('/'))
 }
 

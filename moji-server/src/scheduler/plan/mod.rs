@@ -212,7 +212,6 @@ impl Plan {
             Some((id, node)) if node.is_of(srpm) => match node.standing {
                 Standing::Queued(_) | Standing::Parked { .. } => {}
                 Standing::Running | Standing::Coming { .. } => {
-                    self.coming.remove(&id);
                     self.set_ready(id);
                     self.reassess(now, [id]);
                 }
@@ -223,10 +222,19 @@ impl Plan {
                 self.enter(now, srpm, expected);
             }
             None => {
-                let id = self.add(srpm, expected);
-                self.settle_in(now, id);
+                self.node_of(now, srpm, expected);
             }
         }
+    }
+
+    /// The node of a build, which enters when it is new.
+    fn node_of(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) -> NodeId {
+        if let Some(id) = self.ids.get(&srpm.key) {
+            return *id;
+        }
+        let id = self.add(srpm, expected);
+        self.settle_in(now, id);
+        id
     }
 
     /// Its place is to be told once more.
@@ -236,7 +244,7 @@ impl Plan {
 
     /// A builder has it: given out from here, or kept by a builder from before.
     pub(super) fn run(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) {
-        let id = self.ids.get(&srpm.key).copied().unwrap_or_else(|| self.add(srpm, expected));
+        let id = self.node_of(now, srpm, expected);
         let was_live = self.nodes.get(&id).is_some_and(|node| node.live);
         if let Some(node) = self.nodes.get_mut(&id) {
             node.untakeable = false;
@@ -256,8 +264,7 @@ impl Plan {
     pub(super) fn publish(&mut self, now: Moment, key: &BuildKey, folder: Nvr, took: Duration) {
         let Some(id) = self.ids.get(key).copied() else { return };
         self.built(id, took);
-        let is_listed = self.packages.keys().any(|path| contents::is_in(path, &folder));
-        if is_listed {
+        if self.lists(&folder) {
             // Its commit had to be tried again, or took long.
             let dependents = self.dependents(id);
             self.remove(id);
@@ -265,7 +272,6 @@ impl Plan {
         }
         let generation = self.generation;
         self.set_moving(id, Standing::Coming { folder, generation, until: now + COMING });
-        self.coming.insert(id);
     }
 
     /// An attempt at it failed for missing requirements, with what `generation` had. Whether it is parked:
@@ -278,15 +284,15 @@ impl Plan {
         missing: &[Requirement],
         generation: u64,
     ) -> bool {
-        let id = match self.ids.get(&srpm.key).copied() {
-            Some(id) => id,
-            None => self.add(srpm, expected),
-        };
+        let id = self.node_of(now, srpm, expected);
         // What an earlier attempt lacked this one may have found.
         self.forget_missing(id);
         for requirement in missing {
             self.need(id, requirement.clone(), true);
         }
+        // What it turned out to need is as urgent as it is, and on its path.
+        self.enter_path(id);
+        self.spread_urgency(vec![id]);
         self.set_ready(id);
         // An attempt from before the repository was made anew knows nothing of it.
         let generation = if generation > self.generation { 0 } else { generation };
@@ -296,7 +302,6 @@ impl Plan {
         }
         self.set_standing(id, Standing::Parked { generation });
         self.reassess(now, [id]);
-        self.spread_urgency(vec![id]);
         true
     }
 
@@ -557,6 +562,10 @@ impl Plan {
         if standing != Standing::Queued(Readiness::Stuck) {
             self.stuck.remove(&id);
         }
+        match standing {
+            Standing::Coming { .. } => self.coming.insert(id),
+            _ => self.coming.remove(&id),
+        };
         node.standing = standing;
         self.changed.insert(id);
     }

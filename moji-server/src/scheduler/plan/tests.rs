@@ -155,10 +155,11 @@ proptest! {
             });
             match what {
                 0..=2 => plan.enter(now, srpm, MINUTE),
-                3 if is_in_source => plan.run(now, srpm, MINUTE),
+                3 if is_in_source || other == 0 => plan.run(now, srpm, MINUTE),
                 4 => plan.leave(now, &srpm.key),
                 5 if plan.is_running(&srpm.key) => plan.publish(now, &srpm.key, srpm.header.nvr.clone(), MINUTE),
-                6 if plan.is_running(&srpm.key) => {
+                // Also at a start, when it is found.
+                6 if plan.is_running(&srpm.key) || !plan.ids.contains_key(&srpm.key) => {
                     plan.park(now, srpm, MINUTE, &[name(&other).parse().unwrap()], generation.saturating_sub(1));
                 }
                 7 => {
