@@ -129,11 +129,15 @@ fn what_decides_is_pure() {
     sources.push(top().join("moji-server/src/source/intake.rs"));
     sources.push(top().join("moji-server/src/source/lists.rs"));
     sources.push(top().join("moji-server/src/metadata/coalescer.rs"));
+    sources.extend(["pace", "url"].map(|name| top().join(format!("moji-server/src/outgoing/{name}.rs"))));
     let estimates = ["mod", "class", "eta", "window"];
     sources.extend(estimates.map(|name| top().join(format!("moji-server/src/estimates/{name}.rs"))));
     let report = ["excerpt/rules", "html", "providers", "text", "words"];
     sources.extend(report.map(|name| top().join(format!("moji-server/src/report/{name}.rs"))));
     sources.push(top().join("moji-server/src/metadata/retention.rs"));
+    sources.extend(
+        ["mod", "escape", "style"].map(|name| top().join(format!("moji-server/src/log_text/{name}.rs"))),
+    );
     sources.extend(
         ["path", "range", "listing"].map(|name| top().join(format!("moji-server/src/http/{name}.rs"))),
     );
@@ -173,9 +177,21 @@ fn every_option_is_in_the_readme() {
         .split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
         .filter(|word| word.starts_with("--"))
         .collect();
-    for (name, some) in
-        [("moji-server", "--dead-after"), ("moji-server fsck", "--digests"), ("moji-client", "--mock-arg")]
-    {
+    for (name, some) in [
+        ("moji-server", "--dead-after"),
+        ("moji-server fsck", "--digests"),
+        ("moji-client", "--mock-arg"),
+        ("moji", "--token-file"),
+        ("moji submit", "--wait"),
+        ("moji queue", "--limit"),
+        ("moji log", "--raw"),
+        ("moji why", "--json"),
+        ("moji retry", "--kind"),
+        ("moji hold", "--reason"),
+        ("moji prio", "--target"),
+        ("moji history", "--before"),
+        ("moji events", "--since"),
+    ] {
         let options = options(name);
         assert!(options.contains(some), "{name} --help is read wrongly: {options:?}");
         let usual = ["--help", "--version"];

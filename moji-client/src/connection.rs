@@ -7,15 +7,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use moji_proto::frame::{Frame, Kind};
-use moji_proto::handshake::{Agreed, Binding};
+use moji_proto::frame::Kind;
 use moji_proto::io::{
     FrameReader, Incoming, IncomingStream, Outgoing, OutgoingStream, Outgoings, on_stream_message, queues,
 };
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    Assignment, AttemptId, Fingerprint, LogFile, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer,
-    encoding, frame, limits,
+    Assignment, AttemptId, LogFile, Phase, Registration, Sha256, StreamId, ToBuilder, ToServer, encoding,
+    frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -23,13 +22,15 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Unwelcome};
+use crate::access::{Access, Unwelcome, next};
 use crate::disk::FreeSpace;
 
 /// How long handshake and registration may take.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How long the disk may take to say how full it is, before the server is told what is known.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How soon after a heartbeat the next one may tell that something else is done now.
+const NEWS: Duration = Duration::from_secs(2);
 /// How long a goodbye may take to leave.
 const GOODBYE: Duration = Duration::from_secs(3);
 /// How long the last word of a connection that has failed may take.
@@ -190,19 +191,11 @@ pub async fn serve(
     let slots = registration.slots;
     let Vitals { attempts, free_space } = vitals;
     let greeting = async {
-        let expected = access.expected(server).await?;
-        let (io, binding, key) = access.open(io, server, expected).await?;
-        let (read, mut write) = tokio::io::split(io);
-        let mut frames = FrameReader::new(read);
-        let agreed = match handshake(&mut frames, &mut write, access, binding, key).await {
-            Ok(agreed) => agreed,
-            Err(error) => return Err(access.judge(server, expected, key, error)),
-        };
-        access.remember(server, expected, agreed).await;
+        let (mut frames, mut write) = access.greet(io, server).await?;
         let looks = Looks::begin(free_space).await;
         registration.resources.disk = looks.last.unwrap_or(registration.resources.disk);
         let times = register(&mut frames, &mut write, registration).await?;
-        Ok((frames, write, times, looks))
+        anyhow::Ok((frames, write, times, looks))
     };
     let (frames, write, (heartbeat, dead_after), looks) = tokio::select! {
         biased;
@@ -241,7 +234,6 @@ async fn register(
     write: &mut (impl AsyncWrite + Unpin),
     registration: Registration,
 ) -> anyhow::Result<(Duration, Duration)> {
-    frames.handshake_done();
     let register = encoding::encode(&ToServer::Register(registration))?;
     write.write_all(&frame::encode(Kind::Control, &register)).await?;
     write.flush().await?;
@@ -264,31 +256,6 @@ async fn register(
     }
 }
 
-/// `key` is the one that the server has, or must have.
-async fn handshake(
-    frames: &mut FrameReader<impl AsyncRead + Unpin>,
-    write: &mut (impl AsyncWrite + Unpin),
-    access: &mut Access,
-    binding: Binding,
-    key: Option<Fingerprint>,
-) -> anyhow::Result<Agreed> {
-    let (client, hello) = access.begin(binding)?;
-    write.write_all(&hello).await?;
-    write.flush().await?;
-    match access.prove(client, next(frames).await?, key).await? {
-        Ok(agreed) => Ok(agreed),
-        Err((awaiting, proof)) => {
-            write.write_all(&proof).await?;
-            write.flush().await?;
-            Ok(awaiting.finish(next(frames).await?)?)
-        }
-    }
-}
-
-async fn next(frames: &mut FrameReader<impl AsyncRead + Unpin>) -> anyhow::Result<Frame> {
-    frames.next().await?.context("the server closed the connection")
-}
-
 struct Connection {
     out: Outgoing<ToServer>,
     sending: Outgoings,
@@ -303,7 +270,7 @@ impl Connection {
         mut frames: FrameReader<impl AsyncRead + Unpin>,
         heartbeat: Duration,
         dead_after: Duration,
-        attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
+        mut attempts: watch::Receiver<Vec<(AttemptId, Phase)>>,
         goodbye: CancellationToken,
     ) -> anyhow::Result<()> {
         let (streams, mut stream_requests) = mpsc::channel(16);
@@ -312,7 +279,9 @@ impl Connection {
         // Not at once: what is held must have been said before a heartbeat names it.
         let mut heartbeats = interval_at(Instant::now() + heartbeat, heartbeat);
         heartbeats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut dead_at = Instant::now() + dead_after;
+        let (mut dead_at, mut beat) = (Instant::now() + dead_after, Instant::now());
+        // What was told last, and whether that has changed.
+        let (mut told, mut is_news) = (Vec::new(), false);
         let out = self.out.clone();
         loop {
             tokio::select! {
@@ -323,9 +292,17 @@ impl Connection {
                 }
                 Some(reason) = reasons.recv() => bail!("{reason}"),
                 _ = heartbeats.tick() => {
-                    let attempts = attempts.borrow().clone();
+                    told = attempts.borrow_and_update().clone();
+                    (beat, is_news) = (Instant::now(), false);
                     let disk = self.looks.next();
-                    self.out.send(&ToServer::Heartbeat { attempts, disk })?;
+                    self.out.send(&ToServer::Heartbeat { attempts: told.clone(), disk })?;
+                }
+                // People look at what is being done: they hear of it before the next heartbeat is due.
+                Ok(()) = attempts.changed(), if !is_news => is_news = *attempts.borrow_and_update() != told,
+                () = sleep_until(beat + NEWS), if is_news => {
+                    told = attempts.borrow_and_update().clone();
+                    (beat, is_news) = (Instant::now(), false);
+                    self.out.send(&ToServer::Heartbeat { attempts: told.clone(), disk: None })?;
                 }
                 Some(StreamRequest { announce, reply }) = stream_requests.recv() => {
                     let stream = self.sending.open(&self.out);

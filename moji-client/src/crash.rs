@@ -1,9 +1,16 @@
 //! Crash points: places where a test has the client killed as `kill -9` would do it, without unwinding
 //! and with nothing flushed. `MOJI_CRASH_AT=moved:2` kills it when it passes that point for the second
-//! time.
+//! time; with `MOJI_FAIL_SYNC=2` the disk does not take what the first two `in_sync` sync.
 //!
-//! Only with the cargo feature `crash-points`, which no release has; without it [`at`] is empty and
+//! Only with the cargo feature `crash-points`, which no release has; without it [`at`] and `in_sync` are empty and
 //! [`arm`] reads nothing. It deliberately does not know what is to be done after a crash.
+
+#[cfg(test)]
+use std::cell::Cell;
+use std::io;
+
+#[cfg(test)]
+use rustix::io::Errno;
 
 use crate::outbox::Step;
 
@@ -101,8 +108,27 @@ impl Point {
 
 pub use hook::{arm, at};
 
+/// Part of the fsync of results: says what the disk says when a test wants it to have lost them. As the kernel, it says
+/// so once: the next one succeeds.
+pub(crate) fn in_sync() -> io::Result<()> {
+    #[cfg(test)]
+    if FAILING.get() > 0 {
+        FAILING.set(FAILING.get() - 1);
+        return Err(Errno::IO.into());
+    }
+    hook::in_sync()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many of the next [`in_sync`] of this thread fail.
+    pub(crate) static FAILING: Cell<u64> = const { Cell::new(0) };
+}
+
 #[cfg(not(feature = "crash-points"))]
 mod hook {
+    use std::io;
+
     use super::Point;
 
     /// Nothing.
@@ -116,28 +142,42 @@ mod hook {
     /// Nothing.
     #[inline(always)]
     pub fn at(_: Point) {}
+
+    #[inline(always)]
+    pub(super) fn in_sync() -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(feature = "crash-points")]
 mod hook {
+    use std::io;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use anyhow::bail;
+    use anyhow::{Context as _, bail};
+    use rustix::io::Errno;
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::Point;
 
     const VARIABLE: &str = "MOJI_CRASH_AT";
+    const FAIL: &str = "MOJI_FAIL_SYNC";
 
     /// Where, and how many times it may still be passed.
     static ARMED: OnceLock<(Point, AtomicU64)> = OnceLock::new();
+    /// How many syncs are still to fail.
+    static FAILING: AtomicU64 = AtomicU64::new(0);
 
-    /// Takes the point from the environment.
+    /// Takes the point from the environment, and how many syncs fail.
     ///
     /// # Errors
     /// When there is no such point; says which there are.
     pub fn arm() -> anyhow::Result<()> {
+        if let Ok(text) = std::env::var(FAIL) {
+            let failing = text.parse().with_context(|| format!("{FAIL}={text}: it is no number"))?;
+            FAILING.store(failing, Ordering::SeqCst);
+        }
         if let Ok(text) = std::env::var(VARIABLE) {
             let (point, passing) = parse(&text)?;
             let _ = ARMED.set((point, AtomicU64::new(passing)));
@@ -164,6 +204,14 @@ mod hook {
         if *armed == point && passings.fetch_sub(1, Ordering::SeqCst) == 1 {
             tracing::warn!("crash point {}", point.name());
             let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+
+    pub(super) fn in_sync() -> io::Result<()> {
+        let one_less = |failing: u64| failing.checked_sub(1);
+        match FAILING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+            Ok(_) => Err(Errno::IO.into()),
+            Err(_) => Ok(()),
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::connection::Lease;
 use crate::crash::{self, Point};
 use crate::disk::{FreeSpace, readable};
 use crate::mock::logs::PhaseParser;
-use crate::outbox::{self, Finished, Parcel};
+use crate::outbox::{self, Files, Finished, Parcel};
 use crate::tail::{Tail, read_from};
 use crate::work_dir::WorkDir;
 
@@ -149,7 +149,9 @@ impl Job {
             tracing::debug!("{}: cannot note that it has ended: {error}", self.assignment.srpm);
         }
         let useless = (!finished.outcome.is_success()).then(|| resultdir.clone());
-        let pack = move || outbox::pack(&resultdir, &mock_log, &to, finished.clone(), log_limit, passed);
+        let pack = move |files| {
+            outbox::pack(&resultdir, &mock_log, &to, finished.clone(), (files, log_limit), passed)
+        };
         packed_at_last(&self.assignment.srpm, &self.cancel, pack, useless).await
     }
 
@@ -265,12 +267,13 @@ impl Job {
 async fn packed_at_last(
     srpm: &SrpmName,
     cancel: &CancellationToken,
-    pack: impl Fn() -> anyhow::Result<Parcel> + Clone + Send + 'static,
+    pack: impl Fn(Files) -> anyhow::Result<Parcel> + Clone + Send + 'static,
     mut useless: Option<PathBuf>,
 ) -> Result<Parcel, Stop> {
-    let mut has_failed = false;
+    let (mut has_failed, mut files) = (false, Files::AsBuilt);
     loop {
-        match spawn_blocking(pack.clone()).await? {
+        let pack = pack.clone();
+        match spawn_blocking(move || pack(files)).await? {
             Ok(parcel) => {
                 if has_failed {
                     tracing::info!("the results of {srpm} are stored now");
@@ -278,6 +281,9 @@ async fn packed_at_last(
                 return Ok(parcel);
             }
             Err(error) if outbox::is_disk_trouble(&error) => {
+                if outbox::was_not_taken(&error) {
+                    files = Files::Copied;
+                }
                 if let Some(resultdir) = useless.take() {
                     tracing::warn!("{srpm} has failed, and its RPMs are removed to make room: {error:#}");
                     spawn_blocking(move || outbox::drop_rpms(&resultdir)).await?;
@@ -303,15 +309,18 @@ async fn packed_at_last(
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
     /// Fails with `error` each time, and counts.
-    fn fails(error: i32) -> (Arc<AtomicUsize>, impl Fn() -> anyhow::Result<Parcel> + Clone + Send + 'static) {
+    fn fails(
+        error: i32,
+    ) -> (Arc<AtomicUsize>, impl Fn(Files) -> anyhow::Result<Parcel> + Clone + Send + 'static) {
         let tries = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&tries);
-        let pack = move || {
+        let pack = move |_| {
             counted.fetch_add(1, Ordering::SeqCst);
             Err(io::Error::from_raw_os_error(error)).context("cannot pack build.log")
         };
@@ -328,6 +337,42 @@ mod tests {
         cancel.cancel();
         let (_, pack) = fails(rustix::io::Errno::DQUOT.raw_os_error());
         assert!(matches!(packed_at_last(&srpm, &cancel, pack, None).await, Err(Stop::Cancelled)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_the_disk_has_not_taken_is_copied_from_then_on() {
+        let at = tempfile::tempdir().unwrap();
+        let (resultdir, tries) = (at.path().join("result"), Arc::new(Mutex::new(Vec::new())));
+        fs::create_dir(&resultdir).unwrap();
+        fs::write(resultdir.join("build.log"), "built").unwrap();
+        let (folder, seen) = (at.path().to_owned(), Arc::clone(&tries));
+        let pack = move |files| {
+            let count = {
+                let mut seen = seen.lock().unwrap();
+                seen.push(files);
+                seen.len()
+            };
+            if count == 1 || count == 3 {
+                return Err(io::Error::from_raw_os_error(28).into());
+            }
+            crash::FAILING.set(u64::from(count == 2));
+            let finished = Finished {
+                attempt: moji_proto::AttemptId { boot: 7, serial: 17 },
+                srpm: "a-1-1.src.rpm".parse()?,
+                srpm_sha256: Sha256::of(b"an SRPM"),
+                target: "f43".parse()?,
+                outcome: Outcome::Succeeded,
+                finished_at: Timestamp::UNIX_EPOCH,
+            };
+            let to = folder.join("outbox").join(finished.attempt.to_string());
+            outbox::pack(&resultdir, &folder.join("mock.log"), &to, finished, (files, 1_000), |_| Ok(()))
+        };
+        let (srpm, cancel) = ("a-1-1.src.rpm".parse().unwrap(), CancellationToken::new());
+        let packed = packed_at_last(&srpm, &cancel, pack, None).await;
+        assert!(packed.is_ok());
+        // Full, not taken, full, taken.
+        let expected = [Files::AsBuilt, Files::AsBuilt, Files::Copied, Files::Copied];
+        assert_eq!(*tries.lock().unwrap(), expected);
     }
 
     #[tokio::test(start_paused = true)]

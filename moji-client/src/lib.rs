@@ -1,4 +1,5 @@
-//! Moji's builder: takes SRPMs from a `moji-server`, builds them with Mock, delivers the results.
+//! Moji's builder, which takes SRPMs from a `moji-server`, builds them with Mock and delivers the results; and what
+//! `moji` is made of, with which people see the farm and steer it ([`operator`]).
 
 pub mod access;
 pub mod agent;
@@ -11,6 +12,7 @@ pub mod disk;
 pub mod job;
 pub mod log;
 pub mod mock;
+pub mod operator;
 pub mod options;
 pub mod out_of_sight;
 pub mod outbox;

@@ -343,7 +343,8 @@ fn default_work_dir(home: &Option<PathBuf>, is_root: bool) -> Option<PathBuf> {
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]:PORT` or a bare IPv6 address.
-fn host_and_port(text: &str) -> anyhow::Result<(String, u16)> {
+/// Host and port of a server.
+pub(crate) fn host_and_port(text: &str) -> anyhow::Result<(String, u16)> {
     let wrong = || format!("{text:?} is not HOST, HOST:PORT or [IPV6]:PORT");
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {

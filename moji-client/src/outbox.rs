@@ -2,7 +2,8 @@
 //! server has said its last word. Blocks.
 //!
 //! `WORK_DIR/outbox/<attempt>/` appears by one rename, whole, with a `parcel.json` that says all that
-//! is needed to offer it again. It deliberately does not know connections, nor when anything is sent.
+//! is needed to offer it again. A failed fsync is not simply tried again: fsync(2) tells of an error once, and the next one
+//! of the same file succeeds although its data are not on the disk (errseq_t, Linux 4.13). It deliberately does not know connections, nor when anything is sent.
 
 mod left;
 mod reader;
@@ -13,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
@@ -21,6 +23,7 @@ use moji_proto::limits::DATA_BYTES;
 use moji_proto::{
     ArtifactName, AttemptId, FailureKind, Hasher, ManifestEntry, Outcome, Sha256, SrpmName, TargetName,
 };
+use rustix::fs::{Advice, fadvise};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -38,6 +41,10 @@ const PARCEL: &str = "parcel.json";
 pub(crate) const RESULT: &str = "result";
 /// Mock's own output there.
 pub(crate) const MOCK_LOG: &str = "mock.log";
+/// Files that are open at a time, to be synced together.
+const OPEN_MAX: usize = 64;
+/// A longer file fills the disk's queue by itself.
+const SMALL: u64 = 1 << 20;
 /// No `parcel.json` is longer; a manifest of the most files is a tenth of it.
 const PARCEL_MAX: u64 = 16 << 20;
 
@@ -133,6 +140,20 @@ impl Step {
     ];
 }
 
+/// What is made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Files {
+    /// The files that the build has written.
+    AsBuilt,
+    /// Copies that take their place: an fsync of these files may have failed before, and would not say so again.
+    Copied,
+}
+
+/// The disk has not taken a file that was to be durable: from now on [`Files::Copied`].
+#[derive(Debug, thiserror::Error)]
+#[error("the disk has not taken all of it")]
+struct NotTaken(#[source] io::Error);
+
 /// Removes the RPMs of an attempt that has failed: they are not published, and may be what has filled
 /// the disk.
 pub(crate) fn drop_rpms(resultdir: &Path) {
@@ -149,13 +170,13 @@ pub(crate) fn drop_rpms(resultdir: &Path) {
 ///
 /// # Errors
 /// When the disk is full ([`is_disk_trouble`]) or something cannot be read. Everything is still in
-/// `resultdir` then.
+/// `resultdir` then; after [`was_not_taken`] the next try must be with [`Files::Copied`].
 pub fn pack(
     resultdir: &Path,
     mock_log: &Path,
     to: &Path,
     finished: Finished,
-    log_limit: u64,
+    (files, log_limit): (Files, u64),
     mut passed: impl FnMut(Step) -> io::Result<()>,
 ) -> anyhow::Result<Parcel> {
     let cannot = |what: &Path| format!("cannot pack {}", what.display());
@@ -165,7 +186,7 @@ pub fn pack(
         }
         _ => passed(Step::LogMoved)?,
     }
-    let (manifest, lacking) = describe_all(resultdir, log_limit)?;
+    let (manifest, lacking) = describe_all(resultdir, files, log_limit)?;
     passed(Step::FilesSynced)?;
 
     let Finished { attempt, srpm, srpm_sha256, target, outcome, finished_at } = finished;
@@ -203,11 +224,20 @@ pub fn is_disk_trouble(error: &anyhow::Error) -> bool {
     codes.map(Errno::from_raw_os_error).any(|errno| DISK.contains(&errno))
 }
 
+/// Whether an fsync of a file has failed.
+pub fn was_not_taken(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<NotTaken>())
+}
+
 /// So many files that stay behind are named in the log.
 const NAMED: usize = 10;
 
 /// Cuts logs, and lists everything that travels, durable. Says also which RPM does not travel, if any.
-fn describe_all(resultdir: &Path, log_limit: u64) -> anyhow::Result<(Vec<ManifestEntry>, Option<String>)> {
+fn describe_all(
+    resultdir: &Path,
+    files: Files,
+    log_limit: u64,
+) -> anyhow::Result<(Vec<ManifestEntry>, Option<String>)> {
     let cannot = |what: &Path| format!("cannot pack {}", what.display());
     let found = results::list(resultdir).with_context(|| cannot(resultdir))?;
     for (name, why) in found.skipped.iter().take(NAMED) {
@@ -218,20 +248,85 @@ fn describe_all(resultdir: &Path, log_limit: u64) -> anyhow::Result<(Vec<Manifes
     }
     let lacking = found.skipped.iter().find(|(name, _)| name.ends_with(".rpm"));
     let lacking = lacking.map(|(name, why)| format!("{name} cannot be delivered: {why}"));
-    let mut manifest = Vec::new();
     // What an earlier try has left, or a build has made, describes nothing.
-    for file in found.files.into_iter().filter(|file| file.name.as_str() != PARCEL) {
-        let path = resultdir.join(&file.name);
-        if file.name.as_str().ends_with(".log") {
-            logs::cap_log(&path, log_limit).with_context(|| cannot(&path))?;
+    let names = found.files.into_iter().map(|file| file.name).filter(|name| name.as_str() != PARCEL);
+    let mut manifest = Vec::new();
+    for some in names.collect::<Vec<_>>().chunks(OPEN_MAX) {
+        if files == Files::Copied {
+            // One after the other: so there is never a second one of more than one file.
+            for path in some.iter().map(|name| resultdir.join(name)) {
+                copy_over(&path).with_context(|| cannot(&path))?;
+            }
         }
-        manifest.push(describe(&path, file.name).with_context(|| cannot(&path))?);
+        let described = several(some, |name| {
+            let path = resultdir.join(name);
+            if name.as_str().ends_with(".log") {
+                logs::cap_log(&path, log_limit).with_context(|| cannot(&path))?;
+            }
+            describe(&path, name.clone()).with_context(|| cannot(&path))
+        })?;
+        // All of them are on their way to the disk: its file system writes its journal for several at a time.
+        crash::in_sync().map_err(NotTaken).with_context(|| cannot(resultdir))?;
+        several(&described, |(entry, file)| {
+            file.sync_all().map_err(NotTaken).with_context(|| cannot(&resultdir.join(&entry.name)))
+        })?;
+        manifest.extend(described.into_iter().map(|(entry, _)| entry));
     }
     Ok((manifest, lacking))
 }
 
-/// Size and digest of a file, which is durable afterwards.
-fn describe(path: &Path, name: ArtifactName) -> io::Result<ManifestEntry> {
+/// So many threads wait for the disk at a time, which then does in one go what each of them wants.
+const AT_A_TIME: usize = 8;
+/// For fewer files than this a thread costs more than it saves.
+const WORTH_A_THREAD: usize = 4;
+
+/// Does something with each of many, with several at a time.
+fn several<T: Sync, R: Send>(
+    items: &[T],
+    each: impl Fn(&T) -> anyhow::Result<R> + Sync,
+) -> anyhow::Result<Vec<R>> {
+    let share = items.len().div_ceil(AT_A_TIME).max(WORTH_A_THREAD);
+    let all = &|some: &[T]| some.iter().map(&each).collect::<anyhow::Result<Vec<R>>>();
+    let (first, others) = items.split_at(share.min(items.len()));
+    thread::scope(|scope| {
+        let begin = |some| (some, thread::Builder::new().spawn_scoped(scope, move || all(some)));
+        let others: Vec<_> = others.chunks(share).map(begin).collect();
+        let mut done = all(first);
+        for (some, thread) in others {
+            // Without another thread, of which Mock may have taken all that there are, it takes longer.
+            let rest = match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|_| bail!("a thread has panicked")),
+                Err(_) => all(some),
+            };
+            done = done.and_then(|mut done| {
+                done.extend(rest?);
+                Ok(done)
+            });
+        }
+        done
+    })
+}
+
+/// Puts a copy of a file in its place: a new file, of which an fsync tells all. It goes through memory, because a copy
+/// that the file system makes may share what was never written.
+fn copy_over(path: &Path) -> io::Result<()> {
+    let mut file = results::open_regular(path)?;
+    // Under a name that a build cannot guess, and that does not travel.
+    let mut copy = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    let mut buffer = vec![0; DATA_BYTES];
+    loop {
+        let length = file.read(&mut buffer)?;
+        let Some(bytes) = buffer.get(..length).filter(|bytes| !bytes.is_empty()) else { break };
+        copy.write_all(bytes)?;
+    }
+    copy.as_file().set_permissions(file.metadata()?.permissions())?;
+    copy.persist(path)?;
+    Ok(())
+}
+
+/// Size and digest of a file, which is still to be synced; the disk has begun with it when it is small, and a large
+/// one fills its queue by itself.
+fn describe(path: &Path, name: ArtifactName) -> io::Result<(ManifestEntry, File)> {
     let file = results::open_regular(path)?;
     let (mut hasher, mut size, mut buffer) = (Hasher::new(), 0, vec![0; DATA_BYTES]);
     loop {
@@ -240,18 +335,27 @@ fn describe(path: &Path, name: ArtifactName) -> io::Result<ManifestEntry> {
         hasher.update(bytes);
         size += length as u64;
     }
-    file.sync_all()?;
-    Ok(ManifestEntry { name, size, sha256: hasher.finish() })
+    if size <= SMALL {
+        // Linux begins to write what is dirty; only fsync says that it is written.
+        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+    }
+    Ok((ManifestEntry { name, size, sha256: hasher.finish() }, file))
 }
 
 fn write_durably(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_whole(path, content, File::sync_all)
+}
+
+/// What stands there is whole, the old or the new, after the end of this program; after a power cut only if `sync`
+/// makes it so.
+fn write_whole(path: &Path, content: &[u8], sync: fn(&File) -> io::Result<()>) -> io::Result<()> {
     let part: PathBuf = path.with_extension("part");
     // The folder belongs to the build: nothing that lies there is written through.
     remove_any(&part)?;
     remove_any(path)?;
     let written = File::create_new(&part).and_then(|mut file| {
         file.write_all(content)?;
-        file.sync_all()?;
+        sync(&file)?;
         fs::rename(&part, path)
     });
     if written.is_err() {
@@ -361,14 +465,17 @@ pub fn remove(folder: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(folder).is_ok_and(|data| data.is_dir()) {
         return remove_any(folder);
     }
-    remove_marked(folder, PARCEL, || crash::at(Point::ParcelRemoved))
+    remove_marked(folder, PARCEL, || {
+        sync_folder(folder)?;
+        crash::at(Point::ParcelRemoved);
+        Ok(())
+    })
 }
 
-/// Removes a folder, first of all, durably, the file in it that says that it is whole: without that
-/// nobody takes what is left of it for all of it. `unmarked` is called between the two.
-fn remove_marked(folder: &Path, marker: &str, unmarked: impl FnOnce()) -> io::Result<()> {
+/// Removes a folder, first of all the file in it that says that it is whole: without that nobody takes what is
+/// left of it for all of it. `unmarked` is called between the two.
+fn remove_marked(folder: &Path, marker: &str, unmarked: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
     remove_any(&folder.join(marker))?;
-    sync_folder(folder)?;
-    unmarked();
+    unmarked()?;
     fs::remove_dir_all(folder)
 }

@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinError, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Access, Secret, Unwelcome};
+use crate::access::{Access, Secret, Unwelcome, said};
 pub use crate::agent::Why;
 use crate::agent::{Agent, Event, Rules};
 use crate::backoff::Backoff;
@@ -312,7 +312,11 @@ impl<C: Connector> Client<C> {
         }
         self.unlink();
         let wait = self.backoff.next(self.connector.jitter());
-        tracing::warn!("no connection to {server}: {error:#}; next try in {:.1} s", wait.as_secs_f64());
+        tracing::warn!(
+            "no connection to {server}: {}; next try in {:.1} s",
+            said(&error),
+            wait.as_secs_f64()
+        );
         self.connect(access, wait);
         Ok(self.handle(Event::Disconnected))
     }

@@ -42,6 +42,13 @@ pub struct Tcp {
     port: u16,
 }
 
+impl Tcp {
+    /// To this host.
+    pub fn new(host: String, port: u16) -> Self {
+        Self { host, port }
+    }
+}
+
 impl Connector for Tcp {
     type Io = TcpStream;
 
@@ -133,7 +140,7 @@ pub async fn start(settings: Settings) -> anyhow::Result<Started> {
         min_free: settings.min_free,
         free_space,
     };
-    let connector = Tcp { host: settings.host, port: settings.port };
+    let connector = Tcp::new(settings.host, settings.port);
     Ok(Started { config, connector, mock: Arc::new(mock), work_dir })
 }
 

@@ -34,7 +34,8 @@ pub(crate) struct Tail {
 }
 
 impl Tail {
-    /// Sends what is there and what is appended, until `ended` and all is sent. A live view is
+    /// Sends what is there and what is appended, until `ended` and all is sent; nothing of a log of which
+    /// nothing was sent by then: a build that short is seen by its results. A live view is
     /// never worth an attempt: what goes wrong is only logged, and the next lease tries again.
     pub(crate) async fn follow(self, mut leases: watch::Receiver<Option<Lease>>, ended: CancellationToken) {
         loop {
@@ -65,6 +66,10 @@ impl Tail {
         loop {
             // Asked before the last look, so that nothing written before it is missed.
             let is_last = ended.is_cancelled();
+            if is_last && sent == 0 {
+                // Nobody has begun to read it, and all of it comes with the results now.
+                break;
+            }
             let most = (DATA_BYTES as u64).min(self.limit.saturating_sub(sent));
             let piece = if most > 0 { read_from(self.path.clone(), sent, most).await? } else { Vec::new() };
             let piece = Bytes::from(piece);

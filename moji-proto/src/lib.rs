@@ -3,10 +3,12 @@
 //! Everything here is data and pure functions over bytes: names that are checked once, messages,
 //! frames and the handshake. It deliberately knows no runtime, no file system and no clock. The
 //! feature `io` adds [`io`]: the same frames over any `AsyncRead` and `AsyncWrite`, still without
-//! spawning, sleeping or opening anything.
+//! spawning, sleeping or opening anything. The feature `api` adds [`api`]: what the server tells of the farm as JSON.
 //!
 //! `PROTOCOL.md` beside this crate describes the wire for people who write a peer of their own.
 
+#[cfg(feature = "api")]
+pub mod api;
 pub mod digest;
 pub mod encoding;
 pub mod frame;
@@ -16,6 +18,7 @@ pub mod io;
 pub mod limits;
 pub mod message;
 pub mod names;
+pub mod operator;
 pub mod outcome;
 pub mod repository_url;
 pub mod signing;

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::operator::Operate;
 use crate::{
     ArtifactName, AttemptId, BuilderName, Outcome, Phase, RepositoryUrl, Sha256, SrpmName, Tag, TargetName,
 };
@@ -133,6 +134,9 @@ pub enum ToServer {
         /// The stream.
         stream: StreamId,
     },
+    /// The first message of a session, in the place of [`ToServer::Register`]: I am no builder, and what follows
+    /// is [`crate::operator::FromOperator`], answered by [`crate::operator::ToOperator`].
+    Operate(Operate),
 }
 
 /// An attempt that a builder has kept although its connection, or the server, had ended.

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -63,12 +64,13 @@ fn check_plain(text: &str, kind: &'static str, max: usize) -> Result<(), NameErr
     }
 }
 
+// A name of a long queue is in many places: it is shared, not copied.
 macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $check:expr) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks `text`.
@@ -79,7 +81,7 @@ macro_rules! name {
                 let text = text.into();
                 let check: fn(&str, &'static str) -> Result<(), NameError> = $check;
                 check(&text, $kind)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             /// The name as text.
@@ -104,7 +106,7 @@ macro_rules! name {
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.as_str().to_owned()
             }
         }
 
@@ -116,7 +118,7 @@ macro_rules! name {
 
         impl AsRef<std::path::Path> for $name {
             fn as_ref(&self) -> &std::path::Path {
-                self.0.as_ref()
+                self.as_str().as_ref()
             }
         }
 

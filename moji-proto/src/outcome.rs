@@ -44,6 +44,7 @@ pub enum Outcome {
 /// Whose fault a failed attempt is; this decides what happens next (DESIGN, "Blame").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub enum FailureKind {
     /// The package's own: a section failed, the spec does not parse, it ran out of time.
     Package,

@@ -20,12 +20,15 @@ pub enum Version {
     /// Where the farm's own repository is: `repository` in an assignment. V3 was never released either, and
     /// is not spoken any more.
     V4 = 4,
+    /// People: `Operate` in the place of a registration, and the messages of [`crate::operator`]. V4 was never
+    /// released either, and is not spoken any more.
+    V5 = 5,
 }
 
 /// The newest version that this program speaks.
-pub const NEWEST: u16 = Version::V4 as u16;
+pub const NEWEST: u16 = Version::V5 as u16;
 /// The oldest version that this program still speaks.
-pub const OLDEST: u16 = Version::V4 as u16;
+pub const OLDEST: u16 = Version::V5 as u16;
 
 /// The newest version that two ranges of versions share.
 ///

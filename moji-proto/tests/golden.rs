@@ -1,4 +1,4 @@
-//! The bytes of protocol version 4. When this test fails, the wire has changed, and peers of other
+//! The bytes of protocol version 5. When this test fails, the wire has changed, and peers of other
 //! versions misunderstand each other: see `src/version.rs` for what belongs to such a change.
 //!
 //! `golden.txt` holds one line for each message and frame. The proofs in it were also computed with
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use moji_proto::frame::{self, Frame, Kind};
 use moji_proto::handshake::{self, Claim, Client, ClientStep, Key, Refusal, RefusalCode, ServerSecret};
+use moji_proto::operator::{Act, FromOperator, Place, Role, ToOperator};
 use moji_proto::signing::{Seed, SigningKey};
 use moji_proto::{
     CredentialName, FailureKind, LogFile, Outcome, Phase, RepositoryUrl, StreamMessage, ToBuilder, ToServer,
@@ -30,6 +31,8 @@ fn no_byte_of_the_wire_has_changed() {
     let now: String = [
         lines("ToServer", samples::to_server()),
         lines("ToBuilder", samples::to_builder()),
+        lines("FromOperator", samples::from_operator()),
+        lines("ToOperator", samples::to_operator()),
         lines("StreamMessage", samples::streams()),
         lines("Phase", named(&samples::PHASES)),
         lines("LogFile", named(&LogFile::ALL)),
@@ -46,6 +49,26 @@ fn no_byte_of_the_wire_has_changed() {
 fn every_variant_has_golden_bytes() {
     covers::<ToServer>(&samples::to_server());
     covers::<ToBuilder>(&samples::to_builder());
+    covers::<FromOperator>(&samples::from_operator());
+    covers::<ToOperator>(&samples::to_operator());
+    let acts: Vec<_> = samples::from_operator()
+        .into_iter()
+        .filter_map(|(name, message)| match message {
+            FromOperator::Act { act, .. } => Some((name, act)),
+            _ => None,
+        })
+        .collect();
+    let places = acts.iter().filter_map(|(name, act)| match act {
+        Act::Prioritize { place, .. } => Some((*name, *place)),
+        _ => None,
+    });
+    covers::<Place>(&places.collect::<Vec<_>>());
+    covers::<Act>(&acts);
+    let roles = samples::to_operator().into_iter().filter_map(|(name, message)| match message {
+        ToOperator::Welcome { role, .. } => Some((name, role)),
+        _ => None,
+    });
+    covers::<Role>(&roles.collect::<Vec<_>>());
     covers::<StreamMessage>(&samples::streams());
     covers::<RepositoryUrl>(&samples::repositories());
     covers::<Phase>(&named(&samples::PHASES));

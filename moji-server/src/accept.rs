@@ -102,10 +102,12 @@ pub(crate) async fn accept(
         last += 1;
         let id = SessionId(last);
         let serving = serve(io, peer, place, id, Arc::clone(&config), farm.clone(), shutdown.clone());
-        let farm = farm.clone();
+        // Begun here, so that the task that waits for it has no room for all of it too.
+        let (serving, farm) = (tokio::spawn(serving), farm.clone());
         sessions.spawn(async move {
-            let ended = tokio::spawn(serving).await;
-            if let Some(reason) = ended.unwrap_or_else(|error| Some(format!("internal error: {error}"))) {
+            if let Some(reason) =
+                serving.await.unwrap_or_else(|error| Some(format!("internal error: {error}")))
+            {
                 let _ = farm.send(FromSession::Lost(id, reason)).await;
             }
         });

@@ -184,7 +184,7 @@ impl Walk<'_> {
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::warn!(
-                    "cannot look for RPMs in {}: {error}; another build may publish one of the same name",
+                    "cannot look for RPMs in {}: {error}; another build may publish one of the same name. Give it to the server's user",
                     path.join(name).display()
                 );
             }
@@ -302,6 +302,18 @@ mod tests {
         fs::remove_dir_all(folders.repo.join("other-1-1")).unwrap();
         let rivals = catalogue.reserve(&folders, &lease(1, "a-1-1", None), &manifest).unwrap();
         assert_eq!(in_the_way(&rivals), ["x.rpm", "by/hand/x.rpm"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_does_not_hide_the_rest() {
+        let hidden = "h".repeat(190);
+        let folders = crate::folders::testing::TempFolders::with_closed(&hidden);
+        put(&folders, "z-1-1/x.rpm", "other");
+        put(&folders, "b-1-1/x.rpm", "other");
+        let mut catalogue = Catalogue::read(&folders).unwrap();
+        let manifest = [rpm("x.rpm", "mine!")];
+        let rivals = catalogue.reserve(&folders, &lease(1, "a-1-1", None), &manifest).unwrap();
+        assert_eq!(in_the_way(&rivals), ["b-1-1/x.rpm", "z-1-1/x.rpm"]);
     }
 
     #[test]

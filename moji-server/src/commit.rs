@@ -18,15 +18,18 @@ use rustix::fs::{CWD, RenameFlags};
 use crate::beneath::Folder;
 use crate::crash::{self, Point, steps};
 use crate::folders::{Folders, rename_no_replace};
+use crate::payload::Payloads;
 use crate::record::{AttemptRecord, BuildRecord, FORMAT, RepositoryUsed};
-use crate::scheduler::{Fate, Lease};
-use crate::{BuildKey, durable, metadata, rebuilt};
+use crate::scheduler::{Fate, HoldCause, Lease};
+use crate::{BuildKey, durable, metadata, rebuilt, unsynced};
 
 /// What is to be published.
 #[derive(Debug, Clone)]
 pub struct Delivery {
     /// The files in [`RESULTS`], each with the size and digest that it was checked for.
     pub manifest: Vec<ManifestEntry>,
+    /// What is known of the RPMs among them.
+    pub payloads: Payloads,
     /// Digest of the SRPM that the builder got.
     pub srpm_sha256: Option<Sha256>,
     /// What its builder says that its machine is (`uname -m`).
@@ -67,6 +70,7 @@ steps! {
     /// |---|---|---|
     /// | `Staged` | the SRPM in WORKING, its results in staging, not all of them durable | waits for the builder, which delivers once more what is not here; when it does not come, the SRPM goes back to SOURCE |
     /// | `SetAside` | the same; what is not to be published lies beside | the same |
+    /// | (instead of `Durable`, a failed fsync) | the same; all that was to be published lies in `unsynced` | the same, and the builder delivers that once more: see `unsynced.rs` |
     /// | `Durable` | the same, with a `build.json` in staging | the same |
     /// | `RepositoryMade` | the same, and the target has its `repodata`, without RPMs | the same; the metadata of no packages are made |
     /// | `Published` | the result in REPO, not durably; an earlier failure may be in its place in staging; the SRPM in WORKING | sees by the attempt's id that it is published, and goes on from there. (If the power fails too, it may be in staging: then as after `Durable`) |
@@ -107,7 +111,8 @@ fn passed(step: Step) {
     crash::at(Point::Commit(step));
 }
 
-/// Publishes. Safe to call again after it failed at any point.
+/// Publishes. Safe to call again after it failed at any point; what the disk has not taken is to be
+/// written anew before, see `unsynced::renew`.
 ///
 /// # Errors
 /// When the disk is full or a folder cannot be written; nothing half-done is visible then.
@@ -122,18 +127,22 @@ pub fn commit(
     let place = Place::choose(folders.published(key, &lease.srpm.header.nvr), lease);
     let record = match read_record(&place.folder) {
         // An earlier try came as far as the rename.
-        Some(record) if record.is_of(lease) => record,
+        Some(record) if record.is_of(lease) => {
+            place.make_durable()?;
+            record
+        }
         // A good result stands there; that something is missing now says nothing of it.
         _ if place.taken.is_some() && matches!(delivery.fate, Fate::Park(_)) => {
             describe(lease, outcome, delivery, &place)
         }
         _ => {
-            let staged = folders.attempt(lease.attempt).join(RESULTS);
+            let staging = folders.attempt(lease.attempt);
+            let staged = staging.join(RESULTS);
             let mut record = describe(lease, outcome, delivery, &place);
             record.retried = rebuilt::was_retried(folders, key);
-            set_aside(&folders.attempt(lease.attempt), delivery, &record)?;
+            set_aside(&staging, delivery, &record)?;
             passed(Step::SetAside);
-            make_durable(&staged, &record)?;
+            make_durable(&staged, &record).map_err(|error| unsynced::put_aside(&staging, error))?;
             passed(Step::Durable);
             if key.target.is_some() {
                 // Or its RPMs would be in the metadata of REPO itself.
@@ -198,6 +207,12 @@ enum Taken {
 }
 
 impl Place {
+    /// That it is there: the try that has put it there may have ended with this.
+    fn make_durable(&self) -> anyhow::Result<()> {
+        let made = self.folder.parent().map_or(Ok(()), durable::sync_folder);
+        made.with_context(|| format!("cannot publish {}", self.folder.display()))
+    }
+
     fn choose(published: PathBuf, lease: &Lease) -> Self {
         let taken = match (read_record(&published), published.symlink_metadata()) {
             (Some(record), _) if record.is_of(lease) || !record.outcome.is_success() => None,
@@ -265,8 +280,16 @@ fn describe(lease: &Lease, outcome: Outcome, delivery: &Delivery, place: &Place)
 pub enum Refusal {
     /// It cannot be read, for this reason.
     Unreadable(String),
-    /// Too many attempts came to nothing; the server that saw the last one ended before it had said so.
-    Held(String),
+    /// It is not tried again before a person wants it, for this reason.
+    Held(HoldCause, String),
+}
+
+/// Whose fault it is that an SRPM is held: nobody's, when a person wants it so.
+pub(crate) fn held_kind(cause: HoldCause) -> FailureKind {
+    match cause {
+        HoldCause::Tries => FailureKind::Infrastructure,
+        HoldCause::Person | HoldCause::Cancelled => FailureKind::Interrupted,
+    }
 }
 
 /// Settles an SRPM that is given to nobody; gives the record beside it.
@@ -276,7 +299,7 @@ pub enum Refusal {
 pub fn refuse(folders: &Folders, key: &BuildKey, refusal: &Refusal) -> anyhow::Result<BuildRecord> {
     let (kind, reason, held) = match refusal {
         Refusal::Unreadable(reason) => (FailureKind::UnreadableSrpm, reason, None),
-        Refusal::Held(reason) => (FailureKind::Infrastructure, reason, Some(reason.clone())),
+        Refusal::Held(cause, reason) => (held_kind(*cause), reason, Some(reason.clone())),
     };
     let record = BuildRecord {
         format: FORMAT,
@@ -318,9 +341,19 @@ fn set_aside(staging: &Path, delivery: &Delivery, record: &BuildRecord) -> anyho
     let cannot = || format!("cannot sort the results in {}", staging.display());
     let staging = Folder::make(staging).with_context(cannot)?;
     let staged = staging.make_folder(RESULTS).with_context(cannot)?;
-    let aside = staging.make_folder(UNPUBLISHED).with_context(cannot)?;
+    let is_published = |entry: &ManifestEntry| record.artifacts.contains(entry);
+    // Mostly all of it is, and nothing was put aside before: no folder to be made and removed then.
+    let aside = match staging.folder(UNPUBLISHED) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if delivery.manifest.iter().all(is_published) {
+                return Ok(());
+            }
+            staging.make_folder(UNPUBLISHED).with_context(cannot)?
+        }
+        there => there.with_context(cannot)?,
+    };
     for entry in &delivery.manifest {
-        let (from, to) = if record.artifacts.contains(entry) { (&aside, &staged) } else { (&staged, &aside) };
+        let (from, to) = if is_published(entry) { (&aside, &staged) } else { (&staged, &aside) };
         match from.rename(&entry.name, to, &entry.name) {
             // It is where it belongs.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -330,22 +363,27 @@ fn set_aside(staging: &Path, delivery: &Delivery, record: &BuildRecord) -> anyho
     Ok(())
 }
 
-/// Writes `build.json` and makes the folder and all that is in it durable, readable for httpd.
+/// What is published may be read by everybody, httpd among them.
+const READABLE: u32 = 0o644;
+
+/// Writes `build.json` and makes the folder and all that is in it durable, readable for httpd. Nobody sees the
+/// folder before it is published, so that one fsync for its entries is enough, when all of them are there.
 pub(crate) fn make_durable(staged: &Path, record: &BuildRecord) -> anyhow::Result<()> {
     let cannot = || format!("cannot make the results in {} durable", staged.display());
     let folder = Folder::make(staged).with_context(cannot)?;
-    let readable = |name: &Path| {
-        let file = folder.open_file(name)?;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.sync_all()
+    let readable = |entry: &ManifestEntry| {
+        let file = folder.open_file(&entry.name)?;
+        // Mostly it is so already; a change would be one more write of the journal.
+        if file.metadata()?.permissions().mode() & 0o7777 != READABLE {
+            file.set_permissions(fs::Permissions::from_mode(READABLE))?;
+        }
+        Ok(file)
     };
-    for entry in &record.artifacts {
-        readable(entry.name.as_ref()).with_context(cannot)?;
-    }
-    durable::write_whole_in(&folder, RESERVED_ARTIFACT.as_ref(), &record.to_json()?).with_context(cannot)?;
-    readable(RESERVED_ARTIFACT.as_ref()).with_context(cannot)?;
+    durable::sync_files(&record.artifacts, readable).with_context(cannot)?;
+    let name = RESERVED_ARTIFACT.as_ref();
+    durable::put_in(&folder, name, &record.to_json()?, Some(READABLE)).with_context(cannot)?;
     folder.set_mode(0o755).with_context(cannot)?;
-    folder.sync().with_context(cannot)
+    folder.sync().map_err(durable::SyncError::NotTaken).with_context(cannot)
 }
 
 /// Moves the staged folder to its place.

@@ -1,5 +1,7 @@
 //! Commits in real folders with hand-made results, and what is left when one breaks off.
 
+use std::os::unix::fs::MetadataExt as _;
+
 use super::*;
 use crate::folders::testing::TempFolders;
 use crate::left_behind::take_over;
@@ -58,6 +60,7 @@ impl Farm {
             }
         });
         let delivery = Delivery {
+            payloads: Default::default(),
             manifest: manifest.into(),
             srpm_sha256: Some(Sha256::of(b"srpm")),
             machine: "x86_64".into(),
@@ -265,6 +268,76 @@ fn a_good_result_that_an_exchange_took_out_goes_back() {
     assert!(!complete(&farm.folders, &lease.srpm.key, &"a-1-1".parse().unwrap()).unwrap());
     assert_eq!(farm.record("a-1-1/build.json").attempt.unwrap().id.serial, 1);
     assert_eq!(take_over(&farm.folders).unwrap().put_back, [lease.srpm.key]);
+}
+
+/// Which files these are, held open: their numbers are not given to others meanwhile.
+fn inodes(folder: &Path) -> Vec<(u64, fs::File)> {
+    let names = ["a-1-1.noarch.rpm", "build.log"].map(|name| folder.join(name));
+    let opened = names.into_iter().filter_map(|path| fs::File::open(path).ok());
+    opened.map(|file| (file.metadata().unwrap().ino(), file)).collect()
+}
+
+#[test]
+fn what_the_disk_has_not_taken_is_published_as_another_file() {
+    let farm = Farm::new();
+    let (lease, delivery) = farm.deliver(1, None);
+    let staging = farm.folders.attempt(lease.attempt);
+    let publish = || commit(&farm.folders, &lease, Outcome::Succeeded, &delivery);
+    let mut not_taken = inodes(&staging.join(RESULTS));
+    for _ in 0..2 {
+        crash::FAILING.set(1);
+        let error = format!("{:#}", publish().unwrap_err());
+        assert!(error.contains("has not taken") && error.contains("Input/output error"), "{error}");
+        assert!(!staging.join(RESULTS).exists() && !farm.folders.repo.join("a-1-1").exists());
+        assert_eq!(inodes(&staging.join(unsynced::UNSYNCED)).len(), 2);
+        // The kernel has told it once: the same files would be taken for durable now.
+        publish().unwrap_err();
+        assert_eq!(unsynced::renew(&staging, &delivery.manifest).unwrap(), unsynced::Renewed::Whole);
+        not_taken.extend(inodes(&staging.join(RESULTS)));
+    }
+    let published = publish().unwrap();
+    let (earlier, last) = not_taken.split_at(4);
+    let is_one_of = |files: &[(u64, fs::File)], inode| files.iter().any(|(other, _)| *other == inode);
+    for (inode, _) in inodes(&published.folder) {
+        assert!(is_one_of(last, inode) && !is_one_of(earlier, inode));
+    }
+    assert_eq!(farm.text("a-1-1/a-1-1.noarch.rpm").unwrap(), "a-1-1.noarch.rpm of 1");
+    farm.is_settled(false);
+}
+
+/// Then nothing is lost: the same files can be made durable as soon as there is room.
+#[test]
+fn what_fails_for_another_reason_is_not_copied() {
+    let farm = Farm::new();
+    let (lease, delivery) = farm.deliver(1, None);
+    let staged = farm.folders.attempt(lease.attempt).join(RESULTS);
+    let before = inodes(&staged);
+    let blocked = staged.join("build.json");
+    fs::create_dir_all(blocked.join("in the way")).unwrap();
+    commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).unwrap_err();
+    fs::remove_dir_all(blocked).unwrap();
+    let published = commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).unwrap();
+    let numbers = |files: &[(u64, fs::File)]| files.iter().map(|(inode, _)| *inode).collect::<Vec<_>>();
+    assert_eq!(numbers(&inodes(&published.folder)), numbers(&before));
+}
+
+/// The RPMs were put aside before the logs were synced, and the place is free at the second try.
+#[test]
+fn what_was_not_to_be_published_is_where_it_was_put() {
+    let farm = Farm::new();
+    farm.commit(1, Outcome::Succeeded);
+    let (lease, delivery) = farm.deliver(2, None);
+    let staging = farm.folders.attempt(lease.attempt);
+    crash::FAILING.set(1);
+    commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).unwrap_err();
+    assert!(staging.join(UNPUBLISHED).join("a-1-1.noarch.rpm").exists());
+    assert!(staging.join(unsynced::UNSYNCED).join("build.log").exists());
+    fs::remove_dir_all(farm.folders.repo.join("a-1-1")).unwrap();
+    unsynced::renew(&staging, &delivery.manifest).unwrap();
+    commit(&farm.folders, &lease, Outcome::Succeeded, &delivery).unwrap();
+    assert_eq!(farm.text("a-1-1/a-1-1.noarch.rpm").unwrap(), "a-1-1.noarch.rpm of 2");
+    assert_eq!(farm.text("a-1-1/build.log").unwrap(), "build.log of 2");
+    farm.is_settled(false);
 }
 
 /// Only the server writes in staging; should somebody else be able to, it is still only staging.

@@ -1,10 +1,18 @@
 //! Crash points: places where a test has the server killed as `kill -9` would do it, without
 //! unwinding and with nothing flushed. `MOJI_CRASH_AT=commit-published:2` kills it when it passes that
-//! point for the second time; `MOJI_HANG_AT` makes what comes there hang, like a disk that does not answer.
+//! point for the second time; `MOJI_HANG_AT` makes what comes there hang, like a disk that does not answer;
+//! with `MOJI_FAIL_SYNC=2` the disk does not take what is synced by the first two `in_sync`.
 //!
-//! Only with the cargo feature `crash-points`, which no release has; without it [`at`] is empty and
-//! [`arm`] reads nothing. It deliberately does not know what is to be found after a crash: the steps
+//! Only with the cargo feature `crash-points`, which no release has; without it [`at`] and `in_sync` are empty
+//! and [`arm`] reads nothing. It deliberately does not know what is to be found after a crash: the steps
 //! say that where they are taken.
+
+#[cfg(test)]
+use std::cell::Cell;
+use std::io;
+
+#[cfg(test)]
+use rustix::io::Errno;
 
 use crate::{commit, metadata};
 
@@ -83,8 +91,27 @@ impl Point {
 
 pub use hook::{arm, at};
 
+/// Part of each fsync of what was delivered or submitted: says what the disk says when a test wants it to have lost
+/// that. As the kernel, it says so once: the next one succeeds.
+pub(crate) fn in_sync() -> io::Result<()> {
+    #[cfg(test)]
+    if FAILING.get() > 0 {
+        FAILING.set(FAILING.get() - 1);
+        return Err(Errno::IO.into());
+    }
+    hook::in_sync()
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many of the next [`in_sync`] of this thread fail.
+    pub(crate) static FAILING: Cell<u64> = const { Cell::new(0) };
+}
+
 #[cfg(not(feature = "crash-points"))]
 mod hook {
+    use std::io;
+
     use super::Point;
 
     /// Nothing.
@@ -98,30 +125,44 @@ mod hook {
     /// Nothing.
     #[inline(always)]
     pub fn at(_: Point) {}
+
+    #[inline(always)]
+    pub(super) fn in_sync() -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(feature = "crash-points")]
 mod hook {
+    use std::io;
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::thread;
 
-    use anyhow::bail;
+    use anyhow::{Context as _, bail};
+    use rustix::io::Errno;
     use rustix::process::{Signal, getpid, kill_process};
 
     use super::Point;
 
     const CRASH: &str = "MOJI_CRASH_AT";
     const HANG: &str = "MOJI_HANG_AT";
+    const FAIL: &str = "MOJI_FAIL_SYNC";
 
     /// Where, how many times it may still be passed, and whether it then hangs.
     static ARMED: OnceLock<(Point, AtomicU64, bool)> = OnceLock::new();
+    /// How many syncs are still to fail.
+    static FAILING: AtomicU64 = AtomicU64::new(0);
 
-    /// Takes the point from the environment.
+    /// Takes the point from the environment, and how many syncs fail.
     ///
     /// # Errors
     /// When there is no such point; says which there are.
     pub fn arm() -> anyhow::Result<()> {
+        if let Ok(text) = std::env::var(FAIL) {
+            let failing = text.parse().with_context(|| format!("{FAIL}={text}: it is no number"))?;
+            FAILING.store(failing, Ordering::SeqCst);
+        }
         for (variable, hangs) in [(CRASH, false), (HANG, true)] {
             if let Ok(text) = std::env::var(variable) {
                 let (point, passing) = parse(variable, &text)?;
@@ -155,6 +196,14 @@ mod hook {
             }
             tracing::warn!("crash point {}", point.name());
             let _ = kill_process(getpid(), Signal::KILL);
+        }
+    }
+
+    pub(super) fn in_sync() -> io::Result<()> {
+        let one_less = |failing: u64| failing.checked_sub(1);
+        match FAILING.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less) {
+            Ok(_) => Err(Errno::IO.into()),
+            Err(_) => Ok(()),
         }
     }
 }

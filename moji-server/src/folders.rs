@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -15,6 +15,10 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
 use crate::crash::{self, Move, Point};
 use crate::{BuildKey, commit, durable};
+
+mod lock;
+
+pub use lock::FoldersLock;
 
 /// SOURCE, WORKING, FINISHED, REPO, and the private folder `WORKING/.moji`.
 #[derive(Debug, Clone)]
@@ -41,11 +45,14 @@ impl FoldersError {
     }
 }
 
-/// Held as long as a server uses the folders.
-#[derive(Debug)]
-pub struct FoldersLock(#[expect(dead_code, reason = "closing the file gives the lock up")] fs::File);
-
 impl Folders {
+    /// `source`, `working`, `finished` and `repo`, beside each other.
+    pub fn within(at: &Path) -> Self {
+        let [source, working, finished, repo] =
+            ["source", "working", "finished", "repo"].map(|name| at.join(name));
+        Self { source, working, finished, repo }
+    }
+
     /// The folders' names, for messages.
     fn named(&self) -> [(&'static str, &Path); 4] {
         [
@@ -58,7 +65,7 @@ impl Folders {
 
     /// Makes the folders that are missing, and checks that all of them can be used: different from
     /// each other and not inside each other, writable, on one file system (SRPMs and results move
-    /// between them by rename(2) only), and not used by another server.
+    /// between them by rename(2) only), and none of them used by another server.
     ///
     /// # Errors
     /// Which folder cannot be used, why, and what to do.
@@ -76,7 +83,7 @@ impl Folders {
         }
         self.check_apart()?;
         self.check_one_file_system()?;
-        let lock = self.lock()?;
+        let lock = lock::take(self)?;
         for path in [self.attempts(), self.metadata_private()] {
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         }
@@ -135,31 +142,6 @@ impl Folders {
             (at, at_name, at_folder) = (to, name, folder);
         }
         fs::remove_file(&at).with_context(|| not_writable(at_name, at_folder))
-    }
-
-    /// Makes the private folder, readable for nobody else, and locks it.
-    fn lock(&self) -> anyhow::Result<FoldersLock> {
-        let private = self.private();
-        fs::create_dir_all(&private).with_context(|| not_writable("WORKING", &self.working))?;
-        fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).with_context(|| {
-            format!("cannot make {} private: does it belong to another user?", private.display())
-        })?;
-        let path = private.join("lock");
-        let file = fs::File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(FoldersLock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                bail!("another moji-server already uses {}", self.working.display())
-            }
-            // Some network file systems cannot lock; that is no reason to refuse work.
-            Err(error) => {
-                tracing::warn!(
-                    "cannot lock {}: {error}; make sure that only one server uses it",
-                    path.display()
-                );
-                Ok(FoldersLock(file))
-            }
-        }
     }
 
     /// Private state: never served, readable for the server only.
@@ -239,7 +221,8 @@ impl Folders {
     pub fn retry(&self, key: &BuildKey) -> io::Result<()> {
         let (from, to) = (self.finished.join(key.path()), self.source.join(key.path()));
         make_parent(&to)?;
-        rename_no_replace(&from, &to)
+        rename_no_replace(&from, &to)?;
+        [to.parent(), from.parent()].into_iter().flatten().try_for_each(durable::sync_folder)
     }
 
     /// SOURCE to FINISHED, for what can never be built.
@@ -252,12 +235,17 @@ impl Folders {
 
     fn move_to_finished(&self, from: &Path, key: &BuildKey, moved: Point) -> io::Result<()> {
         let (from, to) = (from.join(key.path()), self.finished.join(key.path()));
-        move_file(&from, &to)?;
-        crash::at(moved);
+        let done = move_file(&from, &to);
+        match &done {
+            Ok(()) => crash::at(moved),
+            // An earlier try may have moved it, and ended with what follows.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) => return done,
+        }
         for folder in [to.parent(), from.parent()].into_iter().flatten() {
             durable::sync_folder(folder)?;
         }
-        Ok(())
+        done
     }
 
     /// The failure record of an SRPM in FINISHED.
@@ -327,7 +315,7 @@ impl Folders {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => Ok(Claim::Server),
             // Where locks do not work there is none to respect.
-            _ => Ok(Claim::Ours(FoldersLock(file))),
+            _ => Ok(Claim::Ours(FoldersLock::of(file))),
         }
     }
 }

@@ -8,14 +8,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use moji_proto::{ArtifactName, AttemptId, FailureKind, LogFile, ManifestEntry, Outcome};
+use moji_proto::{ArtifactName, AttemptId, LogFile, ManifestEntry, Outcome};
 
 use crate::commit;
 use crate::folders::Folders;
 use crate::lease_record::digest_of;
 use crate::metadata;
 use crate::record::{BuildRecord, FORMAT};
-use crate::scheduler::Lease;
+use crate::scheduler::{HoldCause, Lease};
 
 /// Where the logs are gathered, in the staging of the attempt that wrote them.
 const LOGS: &str = "held";
@@ -29,14 +29,14 @@ const LOGS: &str = "held";
 pub fn hold(
     folders: &Folders,
     lease: &Lease,
-    reason: &str,
+    (cause, reason): (HoldCause, &str),
     attempts: &[AttemptId],
 ) -> anyhow::Result<(BuildRecord, Option<PathBuf>)> {
     let mut record = BuildRecord {
         format: FORMAT,
         srpm: lease.srpm.key.srpm.clone(),
         nvr: Some(lease.srpm.header.nvr.clone()),
-        outcome: Outcome::failed(FailureKind::Infrastructure, reason, None, Vec::new()),
+        outcome: Outcome::failed(commit::held_kind(cause), reason, None, Vec::new()),
         // It is none's result: an attempt that is named here would be taken for published.
         attempt: None,
         artifacts: Vec::new(),

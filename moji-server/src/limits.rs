@@ -58,6 +58,8 @@ pub struct Limits {
     pub quarantine_attempts: usize,
     /// Bytes of all of them.
     pub quarantine_size: u64,
+    /// Bytes of one SRPM that somebody submits over the network.
+    pub submission_size: u64,
     /// Bytes of the metadata of all generations that are kept: the oldest that nobody uses goes first.
     pub generations_size: u64,
 }
@@ -84,6 +86,7 @@ impl Default for Limits {
             message_burst: 10_000,
             quarantine_attempts: 20,
             quarantine_size: 10 << 30,
+            submission_size: 8 << 30,
             generations_size: 4 << 30,
         }
     }
@@ -122,7 +125,7 @@ const fn limit(name: &'static str, default: &'static str, field: fn(&mut Limits)
 }
 
 /// All of them, in the order of the documentation.
-pub const LIMITS: [Limit; 20] = [
+pub const LIMITS: [Limit; 21] = [
     limit("connections", "4096", |limits| Field::Count(&mut limits.connections)),
     limit("connections-per-address", "512", |limits| Field::Count(&mut limits.connections_per_address)),
     limit("strangers", "512", |limits| Field::Count(&mut limits.strangers)),
@@ -142,6 +145,7 @@ pub const LIMITS: [Limit; 20] = [
     limit("message-burst", "10000", |limits| Field::Rate(&mut limits.message_burst)),
     limit("quarantine-attempts", "20", |limits| Field::Count(&mut limits.quarantine_attempts)),
     limit("quarantine-size", "10G", |limits| Field::Bytes(&mut limits.quarantine_size)),
+    limit("submission-size", "8G", |limits| Field::Bytes(&mut limits.submission_size)),
     limit("generations-size", "4G", |limits| Field::Bytes(&mut limits.generations_size)),
 ];
 

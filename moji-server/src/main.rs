@@ -1,11 +1,14 @@
 //! `moji-server`: options, log, socket, signals; then [`moji_server::run::run`].
 
+use std::io;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use moji_server::folders::FoldersError;
-use moji_server::options::{Command, Options, Settings};
+use moji_server::options::{Command, Http, Options, Settings};
 use moji_server::out_of_sight;
 use moji_server::repository_url::RepositoryUrls;
 use tokio::net::TcpListener;
@@ -66,7 +69,7 @@ fn main() -> ExitCode {
 
 async fn serve(settings: Settings) -> ExitCode {
     let Settings { mut config, listen, http, repo_url, is_closed } = settings;
-    let listener = match TcpListener::bind(&listen[..]).await {
+    let listener = match bind(&listen).await {
         Ok(listener) => listener,
         Err(error) => {
             return end(
@@ -75,6 +78,7 @@ async fn serve(settings: Settings) -> ExitCode {
             );
         }
     };
+    take_bursts(&listener);
     match listener.local_addr() {
         Ok(address) if !is_closed => {
             tracing::warn!("no password: listening on {address} for builders on this machine only");
@@ -82,18 +86,14 @@ async fn serve(settings: Settings) -> ExitCode {
         Ok(address) => tracing::info!("listening on {address}"),
         Err(error) => tracing::warn!("listening, but on which address: {error}"),
     }
-    if !http.is_empty() {
-        match TcpListener::bind(&http[..]).await.and_then(|http| http.local_addr().map(|at| (http, at))) {
-            Ok((http, address)) => {
-                tracing::info!("http://{address}/repo/ shows REPO to everybody");
-                config.repository_urls = RepositoryUrls::new(repo_url, Some(address));
-                config.http = Some(Arc::new(http));
-            }
-            Err(error) => {
-                let text = format!("cannot serve HTTP at {http:?}: {error} (is another server running?)");
-                return end(4, &anyhow::anyhow!(text));
-            }
+    match listen_http(http).await {
+        Ok(Some((http, address))) => {
+            tracing::info!("http://{address}/ shows the farm, and REPO, to everybody who can connect");
+            config.repository_urls = RepositoryUrls::new(repo_url, Some(address));
+            config.http = Some(Arc::new(http));
         }
+        Ok(None) => {}
+        Err(error) => return end(4, &error),
     }
     let shutdown = CancellationToken::new();
     let serving = moji_server::run::run(config, listener, shutdown.clone());
@@ -108,6 +108,48 @@ async fn serve(settings: Settings) -> ExitCode {
         () = second_signal(shutdown) => {
             tracing::warn!("a second signal: ending at once; the next start goes on from here");
             ExitCode::from(1)
+        }
+    }
+}
+
+/// Listens. What a server before this one began when it was killed has its address for a moment: from its fork to its exec.
+async fn bind(addresses: &[SocketAddr]) -> io::Result<TcpListener> {
+    const MOMENT: Duration = Duration::from_millis(50);
+    for _ in 0..20 {
+        match TcpListener::bind(addresses).await {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => tokio::time::sleep(MOMENT).await,
+            bound => return bound,
+        }
+    }
+    TcpListener::bind(addresses).await
+}
+
+/// Many may connect at a time, after a restart say: the kernel keeps as many as it likes to until they are taken.
+fn take_bursts(listener: &TcpListener) {
+    if let Err(error) = rustix::net::listen(listener, 4096) {
+        tracing::debug!("the kernel keeps few connections that wait: {error}");
+    }
+}
+
+/// Where HTTP is served; nowhere, when it was not asked for and somebody else is there.
+async fn listen_http(http: Http) -> anyhow::Result<Option<(TcpListener, SocketAddr)>> {
+    let (addresses, is_asked_for) = match http {
+        Http::Off => return Ok(None),
+        Http::Default(address) => (vec![address], false),
+        Http::At(addresses) => (addresses, true),
+    };
+    // What nobody asked for is not waited for.
+    let bound = if is_asked_for { bind(&addresses).await } else { TcpListener::bind(&*addresses).await };
+    match bound.and_then(|http| http.local_addr().map(|address| (http, address))) {
+        Ok(bound) => {
+            take_bursts(&bound.0);
+            Ok(Some(bound))
+        }
+        Err(error) => {
+            let text = format!("cannot serve HTTP at {addresses:?}: {error} (is another server running?)");
+            anyhow::ensure!(!is_asked_for, text);
+            tracing::warn!("{text}; there are no pages (see --http)");
+            Ok(None)
         }
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
+use moji_proto::api::EventKind;
 use moji_proto::{DEFAULT_PORT, TargetName};
 use serde::Deserialize;
 
@@ -19,7 +20,9 @@ use crate::access::command::CredentialOptions;
 use crate::folders::Folders;
 use crate::fsck::command::FsckOptions;
 use crate::limits::{Limits, Written};
+use crate::metadata::Maker;
 use crate::out_of_sight::{self, Again, read_password};
+use crate::outgoing::{OutgoingOptions, Written as WrittenOutgoing, WrittenHook, WrittenProgram};
 use crate::repository_url::{RepoUrl, RepositoryUrls};
 use crate::room::FreeSpace;
 use crate::run::Config;
@@ -80,7 +83,8 @@ pub struct Options {
     /// [default: port 6789, on all addresses with a password or credentials, else on 127.0.0.1]
     #[arg(long, value_name = "ADDR:PORT")]
     listen: Option<String>,
-    /// Serve REPO by plain HTTP at http://ADDR:PORT/repo/, read-only and for everybody [default: not]
+    /// Serve pages, an API and REPO (at /repo/) by plain HTTP, read-only and for everybody who can connect;
+    /// off: not at all [default: 127.0.0.1:6780]
     #[arg(long, value_name = "ADDR:PORT", env = "MOJI_HTTP")]
     http: Option<String>,
     /// The URL under which builders find REPO, if something else than --http serves it [default: none]
@@ -125,6 +129,10 @@ pub struct Options {
     /// The program that makes the metadata [default: createrepo_c]
     #[arg(long, value_name = "PATH", env = "MOJI_CREATEREPO")]
     createrepo: Option<PathBuf>,
+    /// Who makes the metadata: native reads only new packages with createrepo_c and takes over the rest
+    /// as it is; createrepo_c goes through all of it each time [default: native]
+    #[arg(long, value_name = "MAKER", env = "MOJI_METADATA")]
+    metadata: Option<Maker>,
     /// Most bytes of a live log of one build, with K, M or G [default: 256M]
     #[arg(long, value_name = "SIZE", env = "MOJI_LOG_LIMIT", value_parser = size)]
     log_limit: Option<u64>,
@@ -135,10 +143,13 @@ pub struct Options {
     /// not introduced themselves yet), handshake-timeout, login-delay, login-delay-max, login-memory,
     /// login-addresses (wrong passwords), builders-per-credential, manifest-entries, artifact-size,
     /// attempt-size (results), log-rate, log-burst (live logs, bytes a second), message-rate,
-    /// message-burst, quarantine-attempts, quarantine-size, generations-size. README.md says what each of
+    /// message-burst, quarantine-attempts, quarantine-size, submission-size,
+    /// generations-size. README.md says what each of
     /// them does.
     #[arg(long, value_name = "NAME=VALUE")]
     limit: Vec<String>,
+    #[command(flatten)]
+    outgoing: OutgoingOptions,
     /// A TOML file with any of these options
     #[arg(long, value_name = "FILE", env = "MOJI_SERVER_CONFIG")]
     config: Option<PathBuf>,
@@ -243,9 +254,40 @@ struct ConfigFile {
     grace: Option<String>,
     min_free: Option<String>,
     createrepo: Option<PathBuf>,
+    metadata: Option<Maker>,
     log_limit: Option<String>,
     limits: BTreeMap<String, Written>,
+    on_event: Vec<WrittenProgram>,
+    webhook: Vec<WrittenHook>,
+    webhook_secret_file: Option<PathBuf>,
+    event: Vec<EventKind>,
 }
+
+/// Where to serve HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Http {
+    /// Nowhere.
+    Off,
+    /// At this address, unless somebody else does that.
+    Default(SocketAddr),
+    /// At the first of these that works.
+    At(Vec<SocketAddr>),
+}
+
+impl Http {
+    fn read(text: Option<&str>) -> anyhow::Result<Self> {
+        match text {
+            None => Ok(Self::Default(HTTP)),
+            Some("off") => Ok(Self::Off),
+            Some(text) => addresses(text).map(Self::At).with_context(|| {
+                format!("--http {text}: neither off nor ADDRESS:PORT, like 0.0.0.0:8080 or [::]:8080")
+            }),
+        }
+    }
+}
+
+/// Where HTTP is served when nothing is said.
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 6780);
 
 /// Everything that a server needs to know, and where to listen.
 #[derive(Debug)]
@@ -254,8 +296,8 @@ pub struct Settings {
     pub config: Config,
     /// Addresses to listen on: the first that works.
     pub listen: Vec<SocketAddr>,
-    /// Addresses to serve HTTP at: the first that works; none: not.
-    pub http: Vec<SocketAddr>,
+    /// Where to serve HTTP.
+    pub http: Http,
     /// Where the operator says that REPO is served.
     pub repo_url: Option<RepoUrl>,
     /// Whether a password or a credential is needed.
@@ -334,12 +376,7 @@ impl Options {
             }
             (None, None) => Ok(default),
         };
-        let http = match self.http.or(file.http) {
-            Some(http) => addresses(&http).with_context(|| {
-                format!("--http {http}: not ADDRESS:PORT, like 0.0.0.0:8080 or [::]:8080")
-            })?,
-            None => Vec::new(),
-        };
+        let http = Http::read(self.http.or(file.http).as_deref())?;
         let repo_url = self.repo_url.or(file.repo_url);
         let repo_url =
             repo_url.map(|url| url.parse().with_context(|| format!("--repo-url {url}"))).transpose()?;
@@ -350,6 +387,12 @@ impl Options {
             retry_on_change: self.retry_failed_on_change || file.retry_failed_on_change,
             tells_repository: true,
         };
+        let outgoing = self.outgoing.resolve(WrittenOutgoing {
+            on_event: file.on_event,
+            webhook: file.webhook,
+            webhook_secret_file: file.webhook_secret_file,
+            event: file.event,
+        })?;
         let config = Config {
             folders,
             password,
@@ -358,6 +401,7 @@ impl Options {
             dead_after,
             grace: time("grace", self.grace, file.grace, 10)?,
             createrepo: self.createrepo.or(file.createrepo).unwrap_or_else(|| "createrepo_c".into()),
+            metadata: self.metadata.or(file.metadata).unwrap_or(Maker::Native),
             log_limit: bytes("log-limit", self.log_limit, file.log_limit, 256 << 20)?,
             limits: Limits::resolve(&file.limits, &self.limit)?,
             rules,
@@ -368,6 +412,7 @@ impl Options {
             rescan: Duration::from_secs(60),
             keep_generations: keep,
             http: None,
+            outgoing,
             repository_urls: RepositoryUrls::new(repo_url.clone(), None),
         };
         Ok(Settings { config, listen, http, repo_url, is_closed })
@@ -383,7 +428,7 @@ impl ConfigFile {
         let read: Self = toml::from_str(&text)
             .with_context(|| format!("the configuration file {} is wrong", path.display()))?;
         if read.password.is_some() {
-            out_of_sight::warn_if_open(path, &file);
+            out_of_sight::warn_if_open(path, &file, "password");
         }
         Ok(read)
     }
@@ -492,9 +537,11 @@ mod tests {
         let main = from_file.repository_urls.of(&crate::metadata::Repository::Main, None, false);
         assert_eq!(main.map(|url| url.to_string()).as_deref(), Some("http://h/r/"));
         let http = |more: &[&str]| settings(&[&config[..], more].concat(), None).unwrap().http;
-        assert_eq!(http(&[]), ["127.0.0.1:8080".parse().unwrap()]);
-        assert_eq!(http(&["--http", "[::]:81"]), ["[::]:81".parse().unwrap()]);
-        assert!(settings(&FOLDERS, None).unwrap().http.is_empty(), "off unless it is asked for");
+        let at = |address: &str| Http::At(vec![address.parse().unwrap()]);
+        assert_eq!(http(&[]), at("127.0.0.1:8080"));
+        assert_eq!(http(&["--http", "[::]:81"]), at("[::]:81"));
+        assert_eq!(http(&["--http", "off"]), Http::Off);
+        assert_eq!(settings(&FOLDERS, None).unwrap().http, Http::Default("127.0.0.1:6780".parse().unwrap()));
         let from_environment = settings(&config, Some("from the environment")).unwrap().config;
         assert_eq!(from_environment.password.as_deref(), Some("from the environment"));
         let more = ["x", "--grace", "3m", "--min-free", "0", "--password-file", secret.to_str().unwrap()];

@@ -123,7 +123,15 @@ fn without(
 /// # Errors
 /// When it cannot be read, or the line is empty.
 pub fn read_password(path: &Path) -> anyhow::Result<String> {
-    let cannot = || format!("cannot read the password file {}", path.display());
+    read_secret(path, "password")
+}
+
+/// The same for another secret; `what` is its name.
+///
+/// # Errors
+/// As [`read_password`].
+pub fn read_secret(path: &Path, what: &str) -> anyhow::Result<String> {
+    let cannot = || format!("cannot read the {what} file {}", path.display());
     let mut text = Vec::new();
     // No more than that is read: the file could be any.
     let most = LONGEST as u64;
@@ -131,26 +139,26 @@ pub fn read_password(path: &Path) -> anyhow::Result<String> {
         io::stdin().lock().take(most).read_to_end(&mut text).with_context(cannot)?;
     } else {
         let file = File::open(path).with_context(cannot)?;
-        warn_if_open(path, &file);
+        warn_if_open(path, &file, what);
         file.take(most).read_to_end(&mut text).with_context(cannot)?;
     }
     let line = text.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let password = String::from_utf8(line.strip_suffix(b"\r").unwrap_or(line).to_vec());
     let password = password.ok().with_context(|| format!("{}: it is not UTF-8", cannot()))?;
     if password.is_empty() {
-        bail!("the password file {} has an empty first line", path.display());
+        bail!("the {what} file {} has an empty first line", path.display());
     }
     if line.len() == LONGEST {
-        bail!("the first line of the password file {} is longer than {LONGEST} bytes", path.display());
+        bail!("the first line of the {what} file {} is longer than {LONGEST} bytes", path.display());
     }
     Ok(password)
 }
 
-/// Says so when everyone on this machine can read a file that has a password in it.
-pub fn warn_if_open(path: &Path, file: &File) {
+/// Says so when everyone on this machine can read a file that has a password, or such a secret, in it.
+pub fn warn_if_open(path: &Path, file: &File, what: &str) {
     if file.metadata().is_ok_and(|data| data.is_file() && data.mode() & OPEN != 0) {
         let path = path.display();
-        tracing::warn!("everyone on this machine can read the password in {path}: chmod o= {path}");
+        tracing::warn!("everyone on this machine can read the {what} in {path}: chmod o= {path}");
     }
 }
 

@@ -100,6 +100,19 @@ impl RepositoryUrls {
         self.0 == Served::Nowhere
     }
 
+    /// Whether only builders on the server's machine can be told.
+    pub fn is_local_only(&self) -> bool {
+        matches!(self.0, Served::On(address) if address.ip().is_loopback())
+    }
+
+    /// Where the operator says that REPO is served, without a slash at its end.
+    pub(crate) fn given(&self) -> Option<&str> {
+        match &self.0 {
+            Served::At(RepoUrl(url)) => Some(url),
+            Served::Nowhere | Served::OnAnyAddress(_) | Served::On(_) => None,
+        }
+    }
+
     /// The URL of a repository as it is now, or of one generation of it; with a slash at its end. `None`
     /// when there is none for this peer: `peer_is_local` if it is on the server's machine.
     pub fn of(

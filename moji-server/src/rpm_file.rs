@@ -8,11 +8,12 @@
 use std::io;
 use std::os::unix::fs::FileExt;
 
-const LEAD: u64 = 96;
+/// Bytes before the signature header.
+pub(crate) const LEAD: u64 = 96;
 const LEAD_MAGIC: [u8; 4] = [0xed, 0xab, 0xee, 0xdb];
 const HEADER_MAGIC: [u8; 4] = [0x8e, 0xad, 0xe8, 0x01];
-/// Magic, reserved bytes, number of index entries, size of the data.
-const INTRO: u64 = 16;
+/// How a header begins: magic, reserved bytes, number of index entries, size of the data.
+pub(crate) const INTRO: u64 = 16;
 const INDEX_ENTRY: u64 = 16;
 /// Most bytes of lead and headers that are read. The header of a kernel SRPM has 0.5 MB.
 const MAX_HEAD: u64 = 64 << 20;
@@ -95,6 +96,13 @@ impl RpmFile {
         outline.main.check(&head)?;
         Ok((outline, head))
     }
+}
+
+/// Where a header ends that begins so at a byte of a file; nothing, if that is none.
+pub(crate) fn header_end(at: u64, intro: &[u8; INTRO as usize]) -> Option<u64> {
+    let (magic, rest) = intro.split_first_chunk::<4>()?;
+    let (entries, bytes) = (word(rest, 4), word(rest, 8));
+    (*magic == HEADER_MAGIC).then_some(at + INTRO + entries as u64 * INDEX_ENTRY + bytes as u64)
 }
 
 /// Where a header lies.

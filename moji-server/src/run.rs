@@ -14,23 +14,27 @@ use crate::accept::{Listener, accept};
 use crate::access::credentials::Credentials;
 use crate::access::identity::Identity;
 use crate::access::{self, Access};
+use crate::api::Api;
 use crate::catalogue::Catalogue;
 use crate::contents;
-use crate::farm::{Campaign, Farm, FarmConfig, FarmInputs};
+use crate::farm::{Campaign, Farm, FarmConfig, FarmInputs, Steering};
+use crate::farm_handle::FarmHandle;
 use crate::folders::{Folders, FoldersError};
 use crate::history::History;
 use crate::http;
 use crate::left_behind::take_over;
 use crate::limits::Limits;
 use crate::logins::Logins;
-use crate::metadata::{self, Metadata, MetadataConfig};
+use crate::metadata::{self, Maker, Metadata, MetadataConfig};
+use crate::outgoing::{HistoryLog, Outgoing, SinkConfig};
 use crate::quiet::Quiet;
 use crate::rebuilt;
 use crate::repository_url::RepositoryUrls;
 use crate::room::FreeSpace;
 use crate::scheduler::Rules;
-use crate::session::{PREPARING, SessionConfig};
+use crate::session::{Desk, PREPARING, SessionConfig};
 use crate::source::{self, SourceConfig};
+use crate::submissions::Submissions;
 use crate::working::WorkingWatch;
 
 /// How a server is to run.
@@ -59,6 +63,8 @@ pub struct Config {
     pub free_space: FreeSpace,
     /// The `createrepo_c` program.
     pub createrepo: PathBuf,
+    /// Who makes the metadata.
+    pub metadata: Maker,
     /// Most bytes of one live log.
     pub log_limit: u64,
     /// What strangers and builders may make the server keep or do.
@@ -72,6 +78,8 @@ pub struct Config {
     pub keep_generations: Duration,
     /// Where HTTP is served, if it is.
     pub http: Option<Arc<TcpListener>>,
+    /// Who is told of what happens.
+    pub outgoing: Vec<SinkConfig>,
     /// Under which URLs builders find the repositories.
     pub repository_urls: RepositoryUrls,
 }
@@ -89,10 +97,29 @@ const CONTENTS: usize = 4;
 pub async fn run(config: Config, listener: impl Listener, shutdown: CancellationToken) -> anyhow::Result<()> {
     let mut folders = config.folders.clone();
     let retry_on_change = config.rules.retry_on_change;
-    let prepared = spawn_blocking(move || {
+    let taken_over = spawn_blocking(move || {
         let lock = folders.prepare()?;
-        let mut left = take_over(&folders)?;
-        let catalogue = Catalogue::read(&folders).context("cannot read REPO")?;
+        let left = take_over(&folders)?;
+        anyhow::Ok((lock, folders, left))
+    });
+    let (lock, folders, mut left) = taken_over.await??;
+    let folders = Arc::new(folders);
+    // From here on nothing but the farm moves SRPMs. With a long queue the first look at SOURCE and the history take most
+    // of a start: each has a processor to itself.
+    let mut tasks = JoinSet::new();
+    let (source_tx, source) = mpsc::channel(CHANNEL);
+    let source_config = SourceConfig {
+        watch: config.watch,
+        rescan: config.rescan,
+        headers: Some(folders.private().join("headers")),
+        ..SourceConfig::new(folders.source.clone())
+    };
+    tasks.spawn(source::watch(source_config, source_tx, shutdown.clone()));
+    let before = Arc::clone(&folders);
+    let remembered = spawn_blocking(move || {
+        let folders = before;
+        let catalogue = Catalogue::read(&folders)
+            .with_context(|| format!("cannot read REPO ({})", folders.repo.display()))?;
         let (mut history, tries) =
             History::open(&folders).map_err(|error| FoldersError::new(format!("{error:#}")))?;
         left.tries = tries;
@@ -101,16 +128,14 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         if retry_on_change {
             left.failed = rebuilt::failed_builds(&folders);
         }
-        let campaign = Campaign::read(&folders);
+        let (campaign, steering) = (Campaign::read(&folders), Steering::read(&folders)?);
         let private = folders.private();
         let identity = Identity::load_or_make(&private)?;
         let credentials = Credentials::read(&private)?;
-        anyhow::Ok((lock, folders, left, catalogue, history, identity, credentials, campaign))
+        anyhow::Ok((left, catalogue, history, identity, credentials, campaign, steering))
     });
-    let (lock, folders, left, catalogue, history, identity, credentials, campaign) = prepared.await??;
-    let folders = Arc::new(folders);
+    let (left, catalogue, history, identity, credentials, campaign, steering) = remembered.await??;
 
-    let (source_tx, source) = mpsc::channel(CHANNEL);
     let (sessions_tx, sessions) = mpsc::channel(CHANNEL);
     let (working_tx, working) = mpsc::channel(CHANNEL);
     let watch = match config.watch {
@@ -123,6 +148,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
     let (credentials_tx, credentials) = watch::channel(Arc::new(credentials));
     let metadata_config = MetadataConfig {
         createrepo: config.createrepo.clone(),
+        maker: config.metadata,
         watch: config.watch,
         rescan: config.rescan,
         keep_generations: config.keep_generations,
@@ -130,15 +156,21 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
     };
     let (metadata, repositories) = Metadata::new(metadata_config);
+    // Who may come in from elsewhere must be able to read it from there.
+    let is_open = config.password.is_none() && credentials.borrow().is_empty();
+    let urls = &config.repository_urls;
+    let tells_repository = !urls.is_unknown() && (is_open || !urls.is_local_only());
+    let elsewhere = if urls.is_unknown() { "" } else { " on other machines" };
     let farm_config = FarmConfig {
         repositories: repositories.clone(),
         repository_urls: config.repository_urls.clone(),
         campaign,
+        steering,
         credentials: credentials.clone(),
         folders: Arc::clone(&folders),
         boot: u64::from_be_bytes(random()?),
         grace: config.grace,
-        rules: Rules { tells_repository: !config.repository_urls.is_unknown(), ..config.rules.clone() },
+        rules: Rules { tells_repository, ..config.rules.clone() },
         patience: config.patience,
         min_free: config.min_free,
         free_space: config.free_space.clone(),
@@ -147,9 +179,9 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         limits: config.limits.clone(),
     };
     let farm = Farm::new(farm_config, watch);
-    if config.repository_urls.is_unknown() {
+    if !tells_repository {
         tracing::warn!(
-            "builders are not told where REPO is: what is built here they find only if Mock's configs have it; see \
+            "builders{elsewhere} are not told where REPO is: what is built here they find only if Mock's configs have it; see \
              --http and --repo-url"
         );
     }
@@ -157,37 +189,41 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         true => tracing::warn!("no TLS: who can listen in reads everything but the password"),
         false => tracing::info!("this server's key is {}", identity.fingerprint()),
     }
-    let sessions_config = session_config(&config, &folders, identity, credentials).await?;
+    let (farm_handle, asks) = FarmHandle::new();
+    let api = Api::new(farm_handle, history.reader(), history.events(), Arc::clone(&folders))
+        .with_repository_urls(config.repository_urls.clone())
+        .until(shutdown.clone());
+    let sessions_config = session_config(&config, &api, identity, credentials).await?;
 
     // The farm outlives the sessions, so that what they delivered last is still published.
     let farm_shutdown = CancellationToken::new();
     let metadata_shutdown = CancellationToken::new();
-    let mut tasks = JoinSet::new();
-    let source_config = SourceConfig {
-        watch: config.watch,
-        rescan: config.rescan,
-        ..SourceConfig::new(folders.source.clone())
-    };
-    tasks.spawn(source::watch(source_config, source_tx, shutdown.clone()));
     let look = if config.watch { access::LOOK } else { config.rescan };
     let watching = access::watch(folders.private(), look, credentials_tx, shutdown.clone());
     tasks.spawn(async move {
         watching.await;
         Ok(())
     });
+    let counting = api.clone().count(shutdown.clone());
+    tasks.spawn(async move {
+        counting.await;
+        Ok(())
+    });
     if let Some(listener) = config.http {
-        let serving = http::serve(listener, folders.repo.clone(), shutdown.clone());
+        let serving = http::serve(listener, api.clone(), shutdown.clone());
         tasks.spawn(async move {
             serving.await;
             Ok(())
         });
     }
+    let outgoing_log = HistoryLog::new(history.reader(), history.recorder());
+    let outgoing = Outgoing::start(config.outgoing.clone(), outgoing_log, &history.events(), &shutdown).await;
     let (contents_tx, contents) = mpsc::channel(CONTENTS);
     let following =
         contents::follow(folders.repo.clone(), repositories.served(), contents_tx, metadata_shutdown.clone());
     tokio::spawn(following);
     let mut metadata = tokio::spawn(metadata.run(metadata_shutdown.clone()));
-    let inputs = FarmInputs { source, sessions, working, contents };
+    let inputs = FarmInputs { source, sessions, working, contents, asks };
     let mut farm = tokio::spawn(farm.run(left, inputs, shutdown.clone(), farm_shutdown.clone()));
     let mut accepting =
         tokio::spawn(accept(listener, Arc::new(sessions_config), sessions_tx, shutdown.clone()));
@@ -209,6 +245,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
         metadata_shutdown.cancel();
         let _ = metadata.await?;
     }
+    outgoing.stopped().await;
     spawn_blocking(move || history.close()).await?;
     drop(lock);
     failed.map_or(Ok(()), |reason| Err(anyhow!(reason)))
@@ -216,7 +253,7 @@ pub async fn run(config: Config, listener: impl Listener, shutdown: Cancellation
 
 async fn session_config(
     config: &Config,
-    folders: &Arc<Folders>,
+    api: &Api,
     identity: Identity,
     credentials: watch::Receiver<Arc<Credentials>>,
 ) -> anyhow::Result<SessionConfig> {
@@ -231,8 +268,18 @@ async fn session_config(
         limits: config.limits.clone(),
         quiet: Quiet::default(),
         log_limit: config.log_limit,
-        folders: Arc::clone(folders),
+        folders: Arc::clone(&api.folders),
         free_space: config.free_space.clone(),
+        desk: Desk {
+            router: http::router(&api.apart()),
+            submissions: Submissions::new(
+                Arc::clone(&api.folders),
+                config.free_space.clone(),
+                config.limits.submission_size,
+                config.min_free,
+            ),
+            api: api.apart(),
+        },
         preparing: Arc::new(Semaphore::new(PREPARING)),
     })
 }

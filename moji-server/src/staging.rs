@@ -48,7 +48,7 @@ pub(crate) struct Tenancy {
 }
 
 /// The permit of one piece of work: whoever has files of a staging open has one, on whatever thread.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct AtWork {
     over: CancellationToken,
     counted: Option<TaskTrackerToken>,

@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use moji_proto::Sha256;
+use moji_server::folders::Folders;
 use moji_server::metadata::{
-    Generation, Handle, Metadata, MetadataConfig, Repository, check_program, make_repository,
+    Generation, Handle, Maker, Metadata, MetadataConfig, Repository, Standing, check_program, make_repository,
 };
 use rpm::{BuildConfig, CompressionType, PackageBuilder};
 use tokio::task::JoinHandle;
@@ -313,7 +314,7 @@ async fn a_target_is_a_repository_of_its_own() {
 
     // One that loses its metadata stays one; one that goes is forgotten.
     fs::remove_dir_all(repo.join("f43/repodata")).unwrap();
-    farm.handle.nudge(f43.clone());
+    farm.handle.nudge(f43.clone(), None);
     farm.folder_lists(&repo.join("f43"), &["early-1-1/early-1-1.rpm"]).await;
     fs::remove_dir_all(repo.join("f44")).unwrap();
     let mut served = farm.handle.served();
@@ -324,6 +325,11 @@ async fn a_target_is_a_repository_of_its_own() {
 
 /// How many lines of the log contain `text`.
 fn logged(text: &str) -> usize {
+    logged_with(&[text])
+}
+
+/// How many contain all of these.
+fn logged_with(texts: &[&str]) -> usize {
     static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
     static START: Once = Once::new();
     struct Writer;
@@ -337,7 +343,15 @@ fn logged(text: &str) -> usize {
         }
     }
     START.call_once(|| tracing_subscriber::fmt().with_ansi(false).with_writer(|| Writer).init());
-    String::from_utf8_lossy(&LOG.lock().unwrap()).lines().filter(|line| line.contains(text)).count()
+    String::from_utf8_lossy(&LOG.lock().unwrap())
+        .lines()
+        .filter(|line| texts.iter().all(|text| line.contains(text)))
+        .count()
+}
+
+/// What tells its lines in the log from those of other tests.
+fn script_name(farm: &Farm) -> String {
+    farm.root.path().join("fake-createrepo").display().to_string()
 }
 
 /// A fake that fails while a file `fail` is beside it, and is createrepo_c otherwise.
@@ -361,6 +375,7 @@ async fn wait_for(what: &str, condition: impl Fn() -> bool) {
 
 #[tokio::test]
 async fn a_failing_program_leaves_the_old_generation_and_is_tried_again() {
+    assert_eq!(logged("starts the log"), 0);
     let root = Farm::folders();
     let (script, fail, runs) = (fake(root.path()), root.path().join("fail"), root.path().join("runs"));
     let farm = Farm::start_in(root, |config| config.createrepo = script);
@@ -371,9 +386,23 @@ async fn a_failing_program_leaves_the_old_generation_and_is_tried_again() {
     fs::write(&fail, "").unwrap();
     publish_build(&farm.repo(), "two-1-1");
     wait_for("it is tried again", || count() >= before + 3).await;
+    let standing = || farm.handle.standings().remove(&Repository::Main).unwrap();
+    let failures = || standing().trouble.map_or(0, |trouble| trouble.failures);
+    wait_for("it counts", || failures() >= 3).await;
+    let since = standing().since.unwrap();
+    wait_for("it goes on counting", || failures() >= 5).await;
+    let Standing { since: still, trouble: Some(trouble) } = standing() else { panic!("it is no trouble") };
+    assert_eq!((still, trouble.maker), (Some(since), Some(Maker::Createrepo)));
+    assert!(trouble.reason.contains("no such luck"), "{}", trouble.reason);
     assert_eq!(read(&farm.repo()).unwrap().len(), 1);
     fs::remove_file(&fail).unwrap();
     farm.lists(&["one-1-1/one-1-1.rpm", "two-1-1/two-1-1.rpm"]).await;
+    wait_for("it is over", || standing() == Standing::default()).await;
+    // Once when it began, with its maker, and once when it was over.
+    let name = script_name(&farm);
+    assert_eq!(logged_with(&[&name, "no such luck", "out of date", "(createrepo_c)"]), 1);
+    assert_eq!(logged_with(&[&name, "all metadata are made by createrepo_c this time"]), 1);
+    assert!(logged_with(&["up to date again by native", "failed tries"]) >= 1);
     farm.stop().await;
 }
 
@@ -385,8 +414,13 @@ async fn a_missing_program_is_no_end_and_it_recovers_when_it_appears() {
     let farm = Farm::start_in(root, |config| config.createrepo = later.clone());
     publish_build(&farm.repo(), "one-1-1");
     let warning = format!("{} is not there or cannot be run: install createrepo_c", later.display());
-    // At the start, at the first try and after two rests.
-    wait_for("it warns", || logged(&warning) >= 4).await;
+    let failures = || {
+        let standings = farm.handle.standings();
+        standings.get(&Repository::Main).and_then(|standing| standing.trouble.as_ref()).map(|it| it.failures)
+    };
+    wait_for("it is tried again", || failures() >= Some(4)).await;
+    // At the start and at the first try.
+    assert_eq!(logged(&warning), 2);
     assert!(farm.handle.served().borrow().is_empty() && !farm.task.is_finished());
     fs::rename(script, later).unwrap();
     farm.lists(&["one-1-1/one-1-1.rpm"]).await;
@@ -454,6 +488,18 @@ async fn a_repository_of_another_tool_is_taken_over_with_its_extras_and_its_file
     publish_build(&repo, "two-1-1");
     farm.lists(&["one-1-1/one-1-1.rpm", "two-1-1/two-1-1.rpm"]).await;
     assert!(text().contains("<data type=\"group\">"));
+    // What createrepo_c has to make from nothing keeps what people have added too; what is damaged itself it cannot.
+    let file = |kind: &str| {
+        let named = text_between(&text(), &format!("<data type=\"{kind}\">"), "</data>").unwrap().to_owned();
+        repo.join(text_between(&named, "<location href=\"", "\"").unwrap())
+    };
+    for (damaged, next, keeps_group) in [("primary", "three-1-1", true), ("group", "four-1-1", false)] {
+        fs::write(file(damaged), "no longer what it was").unwrap();
+        publish_build(&repo, next);
+        let path = format!("{next}/{next}.rpm");
+        farm.wait(&Repository::Main, |main| main.listing.iter().any(|package| package.path == path)).await;
+        assert_eq!(text().contains("<data type=\"group\">"), keeps_group, "{damaged}: {}", text());
+    }
     farm.stop().await;
 }
 
@@ -474,7 +520,7 @@ async fn what_inotify_does_not_see_the_rescan_finds_and_a_nudge_finds_at_once() 
     let farm = Farm::start_in(root, blind(DEADLINE * 10));
     farm.wait(&Repository::Main, |_| true).await;
     publish_build(&farm.repo(), "two-1-1");
-    farm.handle.nudge(Repository::Main);
+    farm.handle.nudge(Repository::Main, None);
     farm.lists(&["one-1-1/one-1-1.rpm", "two-1-1/two-1-1.rpm"]).await;
     farm.stop().await;
 }
@@ -641,6 +687,53 @@ async fn generations_go_when_nobody_needs_them_and_so_do_their_links() {
     farm.stop().await;
 }
 
+/// Where everything lies in what is served is noted in a file that is a help, and no more.
+#[tokio::test]
+async fn whatever_has_become_of_the_index_what_is_served_next_is_right() {
+    assert_eq!(logged("starts the log"), 0);
+    let mut root = Farm::folders();
+    let index = root.path().join("private/main/index.json");
+    let (repo, shown) = (root.path().join("repo"), index.display().to_string());
+    let (mut older, mut count) = (String::new(), 0);
+    for (what, says) in [
+        ("sound", None),
+        ("cut off", Some(format!("{shown} is damaged"))),
+        ("not there", None),
+        ("beyond the file", Some("REPO: all metadata are made by createrepo_c this time".to_owned())),
+        ("of another generation", Some(format!("{shown} is of another generation"))),
+        ("sound", None),
+    ] {
+        match (what, fs::read_to_string(&index)) {
+            ("cut off", Ok(text)) => fs::write(&index, &text[..text.len() / 2]).unwrap(),
+            ("not there", Ok(text)) => {
+                older = text;
+                fs::remove_file(&index).unwrap();
+            }
+            ("beyond the file", Ok(text)) => {
+                fs::write(&index, text.replace("\"offset\":", "\"offset\":9")).unwrap();
+            }
+            ("of another generation", Ok(_)) => fs::write(&index, &older).unwrap(),
+            ("sound", _) => {}
+            other => panic!("{other:?}"),
+        }
+        let times = || says.as_ref().map_or(0, |says| logged(says));
+        let before = times();
+        let farm = Farm::start_in(Arc::clone(&root), |_| {});
+        for _ in 0..2 {
+            publish_build(&repo, &format!("p{count}-1-1"));
+            count += 1;
+            let generation = farm.wait(&Repository::Main, |served| served.packages == count).await;
+            assert!(generation.fixed, "{what}");
+            assert_eq!(read(&repo).unwrap().len(), count, "{what}");
+            assert_true_of_folder(&repo);
+            assert_eq!(whole(&at(&farm, generation.number)).len(), count, "{what}");
+        }
+        root = farm.stop().await;
+        assert_eq!(times() - before, usize::from(says.is_some()), "{what}");
+    }
+    assert_eq!(logged("are made by createrepo_c this time"), 1, "all others natively");
+}
+
 /// What dnf says on its standard output.
 fn dnf(arguments: &[&str]) -> String {
     let output = std::process::Command::new("dnf").args(arguments).output().unwrap();
@@ -663,7 +756,9 @@ async fn dnf_reads_and_installs_from_a_generation() {
 
     let listener = Arc::new(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
-    let serving = tokio::spawn(moji_server::http::serve(listener, repo.clone(), farm.shutdown.clone()));
+    let folders = Folders { repo: repo.clone(), ..Folders::within(farm.root.path()) };
+    let api = moji_server::api::Api::of_folders(Arc::new(folders));
+    let serving = tokio::spawn(moji_server::http::serve(listener, api, farm.shutdown.clone()));
     let root = farm.root.path().to_owned();
     let asked = tokio::task::spawn_blocking(move || {
         let file = format!("file://{}/generations/{number}/", repo.display());

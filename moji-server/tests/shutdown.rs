@@ -30,12 +30,14 @@ async fn a_shutdown_is_never_taken_for_a_failure() {
         min_free: 0,
         free_space: FreeSpace::of_the_disk(),
         createrepo: Path::new("/bin/true").into(),
+        metadata: moji_server::metadata::Maker::Native,
         log_limit: 1 << 20,
         limits: moji_server::Limits::default(),
         watch: true,
         rescan: Duration::from_secs(60),
         keep_generations: Duration::from_secs(2 * 24 * 60 * 60),
         http: None,
+        outgoing: Vec::new(),
         repository_urls: moji_server::repository_url::RepositoryUrls::default(),
     };
     // Tasks end in the moment of the shutdown too: which of them is seen first is left to chance.

@@ -1,28 +1,41 @@
-//! `scripts/bench`: what a handshake, a transfer, a look into RPMs and a decision of the scheduler cost, each
-//! beside a yardstick that was measured in the same run. It judges nothing: a number is good or bad only beside another one.
+//! `scripts/bench`: what builds that take no time, publications, transfers, starts, builders that wait, handshakes, looks
+//! into RPMs and decisions of the scheduler cost, each beside a yardstick that was measured in the same run. It judges
+//! nothing: a number is good or bad only beside another one.
 //!
-//! The program is its own server: what a process uses is asked of the process itself, so the server,
-//! and whatever has a peak of memory to tell, is this program once more, in another role.
+//! Where only a server's part counts the program is its own server: what a process uses is asked of the process itself, so
+//! the server, and whatever has a peak of memory to tell, is this program once more, in another role.
 
+mod delivering;
+mod farm;
+mod growth;
 mod handshake;
+mod idle;
 mod measure;
+mod publication;
+mod queue;
+mod raw;
 mod report;
 mod roles;
 mod scheduling;
+mod selection;
+mod start;
 mod transfer;
 mod verification;
 
+use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use report::Report;
-
-/// What can be measured alone.
-const PARTS: [&str; 4] = ["handshake", "transfer", "verification", "scheduling"];
+use selection::{Part, Selection};
 
 /// What is measured, and how much of it.
+#[derive(Clone)]
 struct Settings {
+    /// Only to see that it works.
+    is_quick: bool,
     /// Where files may lie.
     folder: PathBuf,
     /// The same in memory, if there is room.
@@ -37,6 +50,8 @@ struct Settings {
     queued: usize,
     /// For how many builders.
     builders: usize,
+    /// How long idle builders are watched.
+    idle: Duration,
     /// How often all but the handshakes is measured.
     rounds: usize,
 }
@@ -45,6 +60,7 @@ impl Settings {
     fn new(is_quick: bool, folder: PathBuf, memory: Option<PathBuf>) -> Self {
         match is_quick {
             false => Self {
+                is_quick,
                 folder,
                 memory,
                 connections: 200,
@@ -52,9 +68,11 @@ impl Settings {
                 small: 2_000,
                 queued: 20_000,
                 builders: 1_000,
+                idle: Duration::from_secs(30),
                 rounds: 3,
             },
             true => Self {
+                is_quick,
                 folder,
                 memory,
                 connections: 10,
@@ -62,6 +80,7 @@ impl Settings {
                 small: 100,
                 queued: 1_000,
                 builders: 50,
+                idle: Duration::from_secs(2),
                 rounds: 1,
             },
         }
@@ -75,7 +94,7 @@ fn main() -> anyhow::Result<()> {
         return roles::play(role);
     }
     let (mut is_quick, mut is_json, mut folder, mut memory) = (false, false, None, None);
-    let mut parts = Vec::new();
+    let (mut names, mut save) = (Vec::new(), None);
     let mut left = words.into_iter();
     while let Some(word) = left.next() {
         match word {
@@ -83,33 +102,56 @@ fn main() -> anyhow::Result<()> {
             "--json" => is_json = true,
             "--folder" => folder = left.next().map(PathBuf::from),
             "--memory" => memory = left.next().map(PathBuf::from),
+            "--save" => save = Some(left.next().context("--save: where?")?),
             // What cargo bench says.
             "--bench" => {}
-            part if PARTS.contains(&part) => parts.push(part),
-            other => bail!("unknown option '{other}': run scripts/bench"),
+            option if option.starts_with('-') => bail!("unknown option '{option}': run scripts/bench"),
+            name => names.push(name),
         }
     }
     let settings = Settings::new(is_quick, folder.context("--folder: where? Run scripts/bench")?, memory);
-    let wants = |part| parts.is_empty() || parts.contains(&part);
-    let mut report = Report::default();
-    if wants("handshake") {
-        report.add(handshake::measure(&settings)?);
-    }
-    if wants("transfer") {
-        report.add(transfer::measure("disk", &settings.folder, &settings)?);
-        if let Some(memory) = &settings.memory {
-            report.add(transfer::measure("memory", memory, &settings)?);
-        }
-    }
-    if wants("verification") {
-        report.add(verification::measure(&settings)?);
-    }
-    if wants("scheduling") {
-        report.add(scheduling::measure(&settings)?);
+    let report = measure(&settings, &Selection::new(&names)?)?;
+    let json = serde_json::to_string_pretty(&report.json())?;
+    if let Some(path) = save {
+        fs::write(path, format!("{json}\n")).with_context(|| format!("failed to write {path}"))?;
     }
     match is_json {
-        true => println!("{}", serde_json::to_string_pretty(&report.json())?),
+        true => println!("{json}"),
         false => print!("{report}"),
     }
     Ok(())
+}
+
+/// What was asked for.
+fn measure(settings: &Settings, selection: &Selection<'_>) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    for part in Part::ALL.into_iter().filter(|part| selection.wants(*part)) {
+        let (mut lines, mut tables) = (Vec::new(), Vec::new());
+        let with_tables = selection.wants_whole(part);
+        match part {
+            Part::Farm => lines = farm::measure(settings)?,
+            Part::Idle => lines = idle::measure(settings)?,
+            Part::Start => lines = start::measure(settings)?,
+            Part::Publication => lines = publication::measure(settings)?,
+            Part::Handshake => tables.push(handshake::measure(settings)?),
+            Part::Transfer => lines = transfer::measure(settings)?,
+            Part::Verification => tables.push(verification::measure(settings)?),
+            Part::Scheduling => {
+                lines = scheduling::decide(settings)?;
+                if with_tables {
+                    tables.push(scheduling::measure(settings)?);
+                }
+            }
+            Part::Growth => lines = growth::measure(settings)?,
+        }
+        let unknown = lines.iter().find(|line| !part.has(&line.key));
+        if let (true, Some(line)) = (settings.is_quick, unknown) {
+            bail!("{} is not in the list of {}: --only does not know it", line.key, part.name());
+        }
+        lines.retain(|line| selection.shows(part, &line.key));
+        report.lines(lines);
+        tables.into_iter().for_each(|table| report.add(table));
+    }
+    ensure!(!report.is_empty(), "nothing of what was measured has such a name");
+    Ok(report)
 }

@@ -1,27 +1,31 @@
 //! This program as another process: a server, or something whose peak of memory is asked for.
 
-use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _, stdin, stdout};
+use std::fs::{self, File};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _, stdin, stdout};
 use std::net::SocketAddr;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use moji_server::folders::Folders;
+use moji_server::payload::PayloadDigest;
 use moji_server::verify::{Delivered, Leased, verify};
 use moji_tests::support::simulated::server_config;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::measure::{Used, Watch, digest, peak, processor};
+use crate::measure::{Memory, Used, Watch, digest, forget_peak, processor};
 
 /// What every server here takes.
 pub(super) const PASSWORD: &str = "a password of the usual length";
 /// What is leased and delivered: `NAME-VERSION-1.src.rpm`.
 pub(super) const NAME: &str = "measured";
 pub(super) const VERSION: &str = "1";
+/// Where the first header of an RPM begins.
+const LEAD: u64 = 96;
 /// What it is built for.
 pub(super) const TARGET: &str = "here";
 
@@ -69,13 +73,14 @@ impl Server {
         Ok(Self { child, ask, answers, address })
     }
 
-    /// The processor's time that it has used, and its peak of memory in KiB.
-    pub(super) fn used(&mut self) -> anyhow::Result<(Duration, u64)> {
+    /// The processor's time that it has used, and its memory; its peak is that since it was asked the last time.
+    pub(super) fn used(&mut self) -> anyhow::Result<(Duration, Memory)> {
         writeln!(self.ask)?;
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
-        let (time, memory) = line.trim().split_once(' ').context("the server does not answer")?;
-        Ok((Duration::from_nanos(time.parse()?), memory.parse()?))
+        let numbers: Result<Vec<u64>, _> = line.split_whitespace().map(str::parse).collect();
+        let [time, now, peak] = numbers?[..] else { bail!("the server does not answer") };
+        Ok((Duration::from_nanos(time), Memory { now, peak }))
     }
 }
 
@@ -90,11 +95,11 @@ impl Drop for Server {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Apart {
     pub(super) used: Used,
-    /// How much more memory it had than at the beginning, in KiB.
+    /// How much more memory it had at its peak than before, in KiB.
     pub(super) memory: u64,
 }
 
-/// Does something with all files of a folder, in a process of its own: `verify` or `digest`.
+/// Does something with all files of a folder, in a process of its own: `verify`, `verify-hashed` or `digest`.
 pub(super) fn apart(role: &str, folder: &Path) -> anyhow::Result<Apart> {
     let output = again(&[role], folder)?.output()?;
     let text = String::from_utf8(output.stdout)?;
@@ -118,10 +123,17 @@ fn again(role: &[&str], folder: &Path) -> anyhow::Result<Command> {
 pub(super) fn play(words: &[&str]) -> anyhow::Result<()> {
     match *words {
         ["serve", wire, at] => serve(Path::new(at), wire == Wire::Plaintext.name()),
-        ["verify", folder] => watched(|| verify_all(Path::new(folder))),
+        ["verify", folder] => {
+            let files = delivered(Path::new(folder), false)?;
+            watched(|| verify_all(&files))
+        }
+        ["verify-hashed", folder] => {
+            let files = delivered(Path::new(folder), true)?;
+            watched(|| verify_all(&files))
+        }
         ["digest", folder] => watched(|| {
             for entry in fs::read_dir(folder)? {
-                digest(&entry?.path())?;
+                digest(&mut File::open(entry?.path())?)?;
             }
             Ok(())
         }),
@@ -130,22 +142,45 @@ pub(super) fn play(words: &[&str]) -> anyhow::Result<()> {
 }
 
 fn watched(work: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let (before, watch) = (peak(), Watch::start());
+    forget_peak();
+    let (before, watch) = (Memory::of("self")?.now, Watch::start());
     work()?;
     let Used { wall, processor } = watch.read();
-    println!("{} {} {}", wall.as_nanos(), processor.as_nanos(), peak() - before);
+    let more = Memory::of("self")?.peak.saturating_sub(before);
+    println!("{} {} {more}", wall.as_nanos(), processor.as_nanos());
     Ok(())
 }
 
-fn verify_all(folder: &Path) -> anyhow::Result<()> {
+/// The RPMs of a folder; with the digests of their payloads, when those were taken while they came.
+fn delivered(folder: &Path, is_hashed: bool) -> anyhow::Result<Vec<Delivered>> {
     let mut delivered = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().parse()?;
-        delivered.push(Delivered { name, path: entry.path() });
+        let (name, path) = (entry.file_name().to_string_lossy().parse()?, entry.path());
+        let payload = is_hashed.then(|| payload_digest(&path)).transpose()?;
+        delivered.push(Delivered { name, path, payload });
     }
+    Ok(delivered)
+}
+
+fn verify_all(delivered: &[Delivered]) -> anyhow::Result<()> {
     let leased = Leased { name: NAME, version: VERSION, target: &TARGET.parse()?, machine: "x86_64" };
-    Ok(verify(&delivered, &leased)?)
+    Ok(verify(delivered, &leased)?)
+}
+
+/// The digest of what comes after the lead and both headers of an RPM.
+fn payload_digest(path: &Path) -> anyhow::Result<PayloadDigest> {
+    let (mut file, mut from) = (File::open(path)?, LEAD);
+    for padding in [8, 1] {
+        let mut intro = [0; 16];
+        file.read_exact_at(&mut intro, from)?;
+        // Magic and version, nothing, how many tags of 16 bytes, how many bytes of their data.
+        let number =
+            |at: usize| intro.iter().skip(at).take(4).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        from = (from + 16 + number(8) * 16 + number(12)).next_multiple_of(padding);
+    }
+    file.seek(SeekFrom::Start(from))?;
+    Ok(PayloadDigest { from, sha256: digest(&mut file)? })
 }
 
 /// Serves until nobody asks any more.
@@ -161,8 +196,10 @@ fn serve(at: &Path, plaintext: bool) -> anyhow::Result<()> {
         if serving.is_finished() {
             bail!("the server has ended: {:?}", runtime.block_on(serving));
         }
-        println!("{} {}", processor().as_nanos(), peak());
+        let memory = Memory::of("self")?;
+        println!("{} {} {}", processor().as_nanos(), memory.now, memory.peak);
         stdout().flush()?;
+        forget_peak();
     }
     Ok(())
 }

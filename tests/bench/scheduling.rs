@@ -16,12 +16,14 @@ use moji_server::source::{QueuedSrpm, SrpmHeader};
 
 use crate::Settings;
 use crate::measure::{Watch, median, percentile};
-use crate::report::Table;
+use crate::report::{Goal, Line, Table};
 
 /// What every package needs, and the repository has.
 const COMMON: usize = 6;
 /// What it needs of others in the queue, at most.
 const NEEDS: usize = 4;
+/// How many hand-outs tell what one costs.
+const DECISIONS: usize = 2_000;
 /// So deep is the longest chain.
 const DEPTH: usize = 40;
 
@@ -38,6 +40,31 @@ struct Farm {
     tries: usize,
 }
 
+/// What one decision costs while the queue is as long as it is at first.
+pub(super) fn decide(settings: &Settings) -> anyhow::Result<Vec<Line>> {
+    let Settings { queued, builders, rounds, .. } = *settings;
+    let (mut times, mut base) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        times.push(decision(queued, builders, true)?);
+        base.push(decision(queued, builders, false)?);
+    }
+    let what = format!("hand-out decision, {queued} SRPMs, {builders} builders");
+    Ok(vec![
+        Line::new("hand-out-decision", what, "us")
+            .values(times)
+            .goal(Goal::AtMost(50.0))
+            .beside("the same queue without needs", base),
+    ])
+}
+
+/// Of so many queued SRPMs to one of so many builders: the median of [`DECISIONS`], in microseconds.
+pub(super) fn decision(queued: usize, builders: usize, needs: bool) -> anyhow::Result<f64> {
+    let (mut farm, _) = Farm::begin(queued, builders, needs)?;
+    farm.connect_all(builders);
+    farm.build(DECISIONS.min(queued))?;
+    Ok(median(&farm.hand_outs))
+}
+
 /// Measures both queues, from the first SRPM to the last.
 pub(super) fn measure(settings: &Settings) -> anyhow::Result<Table> {
     let mut rows = Vec::new();
@@ -46,7 +73,7 @@ pub(super) fn measure(settings: &Settings) -> anyhow::Result<Table> {
         let (mut farm, arriving) = Farm::begin(settings.queued, settings.builders, needs)?;
         let first = farm.connect_all(settings.builders);
         let all = Watch::start();
-        farm.build_all()?;
+        farm.build(usize::MAX)?;
         let all = all.read().wall.as_secs_f64();
         let time = median(&farm.hand_outs);
         if !needs {
@@ -224,10 +251,11 @@ impl Farm {
         self.generations.push(watch.read().wall.as_secs_f64() * 1e6);
     }
 
-    /// Every build succeeds, whatever it needs; a hundred of them come into each generation.
-    fn build_all(&mut self) -> anyhow::Result<()> {
+    /// Every build succeeds, whatever it needs; a hundred of them come into each generation. Ends when nothing is
+    /// left, or when so many were given out.
+    fn build(&mut self, most: usize) -> anyhow::Result<()> {
         let mut coming = Vec::new();
-        loop {
+        while self.hand_outs.len() < most {
             for (attempt, number, session, slot) in std::mem::take(&mut self.given) {
                 self.now += Duration::from_millis(10);
                 let watch = Watch::start();
@@ -252,5 +280,6 @@ impl Farm {
                 return Ok(());
             }
         }
+        Ok(())
     }
 }

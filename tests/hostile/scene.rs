@@ -282,6 +282,8 @@ impl Snapshot {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             name == DEN
                 || name.starts_with("history.sqlite")
+                // What is known of SRPMs, for the next start.
+                || name == "headers"
                 || (path.starts_with(&attempts) && path != attempts && !path.starts_with(&own))
         })?;
         Ok(snapshot)

@@ -173,7 +173,8 @@ fn a_second_server_on_the_same_folders_is_refused() {
     let mut farm = Farm::start(&[]);
     let (code, said) = outcome_of(farm.server_command(&["--listen", "127.0.0.1:0"]));
     assert_eq!(code, 3, "{said}");
-    assert!(said.contains("another moji-server already uses"), "{said}");
+    let who = format!("another moji-server (process {} on ", farm.server().id());
+    assert!(said.contains(&who) && said.contains(") already uses WORKING ("), "{said}");
     // The first one is none the worse for it.
     farm.start_client("b1", &[]);
     farm.queue_quick("still");

@@ -73,7 +73,7 @@ fn the_server_shows_repo_and_its_generations_itself() {
     assert!(said.contains(&format!("cannot serve HTTP at [{taken_address}]")), "{said}");
 
     farm.start_server(&["--http", "127.0.0.1:0"]);
-    let line = farm.server().wait_line("/repo/ shows REPO to everybody");
+    let line = farm.server().wait_line("/ shows the farm, and REPO, to everybody");
     let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap();
     let get = |path: &str| {
         let mut stream = TcpStream::connect(address).unwrap();

@@ -227,10 +227,15 @@ async fn what_a_builder_has_forgotten_is_given_out_again() -> Result {
     let unnamed = ToServer::Heartbeat { disk: None, attempts: Vec::new() };
     // Two in a row may have crossed with the assignment.
     for heartbeat in [&unnamed, &unnamed, &named, &unnamed, &unnamed] {
+        sleep(Duration::from_secs(5)).await;
         builder.say(heartbeat.clone()).await?;
+        assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
+        // Those that come sooner only tell what has changed.
+        builder.say(unnamed.clone()).await?;
         assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     }
     assert!(server.site.source().is_empty());
+    sleep(Duration::from_secs(5)).await;
     builder.say(unnamed).await?;
     assert_eq!(builder.hear().await?, ToBuilder::HeartbeatSeen);
     match builder.hear().await? {

@@ -10,6 +10,7 @@ mod delivering;
 mod greeting;
 mod leases;
 mod limits;
+mod people;
 mod publishing;
 mod queue;
 mod readopting;
@@ -19,5 +20,6 @@ mod returning;
 mod rivals;
 mod room;
 mod stopping;
+mod unsynced;
 
 type Result = anyhow::Result<()>;

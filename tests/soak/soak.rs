@@ -409,6 +409,7 @@ impl Soak {
         }
         fs::write(folder.join("faults.log"), self.journal.join("\n")).unwrap();
         let _ = fs::copy(self.farm.path("runs"), folder.join("mock-runs.log"));
+        keep_results(&self.farm.repo(""), &folder.join("repo"));
         let names = |folder: PathBuf| if folder.exists() { names_in(&folder) } else { Vec::new() };
         let (source, working, finished) =
             (self.farm.source(""), self.farm.working(""), self.farm.finished(""));
@@ -418,5 +419,18 @@ impl Soak {
             .chain([("FINISHED", names(finished)), ("REPO", names(self.farm.repo("")))])
             .map(|(name, names)| format!("{name}:\n  {}\n", names.join("\n  ")));
         fs::write(folder.join("folders.txt"), text.collect::<String>()).unwrap();
+    }
+}
+
+/// What is told of each build, without the RPMs, and without logs that are long on purpose.
+fn keep_results(repo: &Path, folder: &Path) {
+    for build in names_in(repo).iter().filter(|build| repo.join(build).is_dir()) {
+        for file in names_in(&repo.join(build)).iter().filter(|file| !file.ends_with(".rpm")) {
+            let from = repo.join(build).join(file);
+            if from.metadata().is_ok_and(|data| data.is_file() && data.len() < 100_000) {
+                fs::create_dir_all(folder.join(build)).unwrap();
+                fs::copy(&from, folder.join(build).join(file)).unwrap();
+            }
+        }
     }
 }

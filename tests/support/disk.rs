@@ -56,8 +56,9 @@ impl SmallDisk {
         let mut ballast = File::create(self.ballast()).unwrap();
         let zeros = vec![0; 1 << 20];
         // Others may write at the same time, so it ends when there is no room, however little was written.
-        while self.free() > left {
-            let length = usize::try_from(self.free() - left).unwrap_or(usize::MAX).min(zeros.len());
+        // What is free is read once a turn: between two looks it may fall below what is to be left.
+        while let Some(room @ 1..) = self.free().checked_sub(left) {
+            let length = usize::try_from(room).unwrap_or(usize::MAX).min(zeros.len());
             match ballast.write_all(zeros.get(..length).unwrap_or_default()) {
                 Err(error) if error.kind() == ErrorKind::StorageFull => return,
                 written => written.unwrap(),

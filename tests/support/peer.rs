@@ -12,6 +12,7 @@ use moji_proto::handshake::{
 };
 use moji_proto::io::FrameReader;
 use moji_proto::limits::{DATA_BYTES, MANIFEST_PART};
+use moji_proto::operator::ToOperator;
 use moji_proto::signing::{Seed, SigningKey};
 use moji_proto::{
     Assignment, AttemptId, ManifestEntry, Outcome, Registration, Sha256, StreamId, StreamMessage, ToBuilder,
@@ -34,6 +35,12 @@ impl AboutStream for ToServer {
 }
 
 impl AboutStream for ToBuilder {
+    fn about_stream(&self) -> Option<&StreamMessage> {
+        if let Self::Stream(message) = self { Some(message) } else { None }
+    }
+}
+
+impl AboutStream for ToOperator {
     fn about_stream(&self) -> Option<&StreamMessage> {
         if let Self::Stream(message) = self { Some(message) } else { None }
     }
@@ -96,6 +103,20 @@ where
             received: BTreeMap::new(),
             waiting: VecDeque::new(),
             last_stream: 0,
+            out: PhantomData,
+        }
+    }
+
+    /// The same connection, on which other messages are spoken from now on.
+    pub fn speaking<Said, Heard>(self) -> Peer<Io, Said, Heard> {
+        Peer {
+            frames: self.frames,
+            write: self.write,
+            streams: self.streams,
+            unwanted: self.unwanted,
+            received: self.received,
+            waiting: VecDeque::new(),
+            last_stream: self.last_stream,
             out: PhantomData,
         }
     }
@@ -485,7 +506,8 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> ScriptedServer<Io> {
     pub async fn word(&mut self) -> anyhow::Result<ToServer> {
         loop {
             match self.hear().await? {
-                ToServer::Heartbeat { .. } => self.say(ToBuilder::HeartbeatSeen).await?,
+                // Who has left already has said things before that, which are still to be heard.
+                ToServer::Heartbeat { .. } => drop(self.say(ToBuilder::HeartbeatSeen).await),
                 other => return Ok(other),
             }
         }

@@ -366,6 +366,10 @@ impl Farm {
     pub fn server_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(&program("moji-server"));
         command.args([self.source(""), self.working(""), self.finished(""), self.repo("")]).args(arguments);
+        if !arguments.contains(&"--http") {
+            // Farms of other tests would be in the way.
+            command.args(["--http", "off"]);
+        }
         if !arguments.contains(&"--min-free") {
             // The disks of tests are small.
             command.args(["--min-free", "0"]);
@@ -620,7 +624,8 @@ impl Farm {
     pub fn build_processes(&self) -> Vec<String> {
         let clients: Vec<u32> = self.clients.values().map(Program::id).collect();
         let mut found = self.processes();
-        found.retain(|(pid, _)| !clients.contains(pid));
+        // The server reads what is new with createrepo_c whenever something is.
+        found.retain(|(pid, command)| !clients.contains(pid) && !command.starts_with("createrepo_c "));
         found.into_iter().map(|(pid, command)| format!("{pid} {command}")).collect()
     }
 

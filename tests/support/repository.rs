@@ -66,7 +66,8 @@ pub fn read_metadata(repo: &Path) -> Result<Packages, String> {
 
 fn read_primary(gzipped: &[u8]) -> Result<Packages, String> {
     let mut primary = String::new();
-    flate2::read::GzDecoder::new(gzipped)
+    // Several members: one for each group of packages.
+    flate2::read::MultiGzDecoder::new(gzipped)
         .read_to_string(&mut primary)
         .map_err(|error| format!("primary: {error}"))?;
     let mut packages = Packages::new();
@@ -89,7 +90,7 @@ fn check_file(path: &Path, digest: &str) -> Result<Vec<u8>, String> {
 }
 
 /// RPMs of this repository; a folder with metadata of its own is another one.
-fn rpms_below(repo: &Path, folder: &Path, found: &mut BTreeSet<String>) {
+pub(super) fn rpms_below(repo: &Path, folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path: PathBuf = entry.unwrap().path();
         if path.ends_with("generations") {
@@ -107,14 +108,14 @@ fn rpms_below(repo: &Path, folder: &Path, found: &mut BTreeSet<String>) {
 // anybody else wrote.
 
 /// The elements of a name, each from its opening tag to its end. They are not nested.
-fn elements<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+pub(super) fn elements<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let (open, close) = (format!("<{name} "), format!("</{name}>"));
     let starts: Vec<usize> = text.match_indices(&open).map(|(at, _)| at).collect();
     let ends = text.match_indices(&close).map(|(at, _)| at);
     starts.iter().zip(ends).filter_map(|(start, end)| text.get(*start..end)).collect()
 }
 
-fn attribute<'a>(text: &'a str, element: &str, name: &str) -> Result<&'a str, String> {
+pub(super) fn attribute<'a>(text: &'a str, element: &str, name: &str) -> Result<&'a str, String> {
     let value = text
         .split(&format!("<{element} "))
         .nth(1)
@@ -124,7 +125,7 @@ fn attribute<'a>(text: &'a str, element: &str, name: &str) -> Result<&'a str, St
     value.ok_or_else(|| format!("no {element} with {name} in {text:.80}"))
 }
 
-fn content_of<'a>(text: &'a str, element: &str) -> Result<&'a str, String> {
+pub(super) fn content_of<'a>(text: &'a str, element: &str) -> Result<&'a str, String> {
     let content = text
         .split(&format!("<{element} "))
         .nth(1)

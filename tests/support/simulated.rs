@@ -13,6 +13,7 @@ use anyhow::{anyhow, bail};
 use moji_proto::{Registration, Resources, Sha256};
 use moji_server::Peer as Caller;
 use moji_server::folders::Folders;
+use moji_server::metadata::Maker;
 use moji_server::record::BuildRecord;
 use moji_server::room::FreeSpace;
 use tempfile::TempDir;
@@ -38,6 +39,36 @@ pub fn scratch() -> io::Result<TempDir> {
 /// An SRPM as far as its headers go, with `payload` bytes behind them.
 pub fn srpm(name: &str, version: &str, release: &str, payload: usize) -> Vec<u8> {
     package("noarch", [name, version, release], None, &pattern(payload), Vec::new())
+}
+
+/// An SRPM with what people write into one: what it needs (`name` or `name >= version`), what it becomes, and a
+/// description and a list of changes as long as usual.
+pub fn srpm_with_needs([name, version, release]: [&str; 3], needs: &[String], becomes: &[String]) -> Vec<u8> {
+    const CHANGES: u32 = 40;
+    let strings = |texts: Vec<&str>| {
+        let bytes = texts.iter().flat_map(|text| [text.as_bytes(), b"\0"].concat()).collect();
+        (8, texts.len() as u32, bytes)
+    };
+    let numbers = |numbers: Vec<u32>| {
+        let count = numbers.len() as u32;
+        (4, count, numbers.into_iter().flat_map(u32::to_be_bytes).collect())
+    };
+    let parts: Vec<_> = needs.iter().map(|need| need.split_once(" >= ").unwrap_or((need, ""))).collect();
+    let at_least = |version: &str| if version.is_empty() { 0 } else { 4 | 8 };
+    let became = format!("{version}-{release}");
+    let entries = vec![
+        (1005, (9, 1, [&pattern(1_000)[..], b"\0"].concat())),
+        (1047, strings(becomes.iter().map(String::as_str).collect())),
+        (1048, numbers(parts.iter().map(|(_, version)| at_least(version)).collect())),
+        (1049, strings(parts.iter().map(|(name, _)| *name).collect())),
+        (1050, strings(parts.iter().map(|(_, version)| *version).collect())),
+        (1080, numbers((0..CHANGES).map(|n| 1_700_000_000 - n * 1_000_000).collect())),
+        (1081, strings(vec!["Some Body <somebody@example.org> - 1.2.3-4"; CHANGES as usize])),
+        (1082, strings(vec!["- rebuilt for what all of the others were rebuilt for"; CHANGES as usize])),
+        (1112, numbers(vec![8; becomes.len()])),
+        (1113, strings(vec![&became; becomes.len()])),
+    ];
+    package("noarch", [name, version, release], None, &pattern(500), entries)
 }
 
 /// A binary RPM of the SRPM `source`, for `noarch`.
@@ -98,12 +129,23 @@ fn pattern(length: usize) -> Vec<u8> {
     bytes
 }
 
+/// What stands before the payload of a `noarch` RPM: for one whose payload is too long to be held in memory.
+pub fn rpm_head(nvr: [&str; 3], source: &str, payload: usize, digest: Sha256) -> Vec<u8> {
+    head("noarch", nvr, Some(source), (payload, digest), Vec::new())
+}
+
 /// `more` are entries of its header beside the usual ones.
-fn package(
+fn package(arch: &str, nvr: [&str; 3], source: Option<&str>, payload: &[u8], more: Vec<Entry>) -> Vec<u8> {
+    let mut bytes = head(arch, nvr, source, (payload.len(), Sha256::of(payload)), more);
+    bytes.extend(payload);
+    bytes
+}
+
+fn head(
     arch: &str,
     [name, version, release]: [&str; 3],
     source: Option<&str>,
-    payload: &[u8],
+    (length, digest): (usize, Sha256),
     more: Vec<Entry>,
 ) -> Vec<u8> {
     let text = |text: &str| (6, 1, [text.as_bytes(), b"\0"].concat());
@@ -119,11 +161,10 @@ fn package(
         Some(source) => entries.push((1044, text(source))),
         None => entries.push((1106, (4, 1, 1_u32.to_be_bytes().to_vec()))),
     }
-    let digest = format!("{}\0", Sha256::of(payload)).into_bytes();
-    entries.push((5092, (8, 1, digest)));
+    entries.push((5092, (8, 1, format!("{digest}\0").into_bytes())));
     entries.extend(more);
     let header = section(&entries);
-    let size = (header.len() + payload.len()) as u32;
+    let size = (header.len() + length) as u32;
     let digest = text(&Sha256::of(&header).to_string());
     let mut bytes = vec![0xed, 0xab, 0xee, 0xdb, 3, 0, 0, u8::from(source.is_none())];
     bytes.resize(78, 0);
@@ -132,7 +173,6 @@ fn package(
     bytes.extend(section(&[(273, digest), (1000, (4, 1, size.to_be_bytes().to_vec()))]));
     bytes.resize(bytes.len().next_multiple_of(8), 0);
     bytes.extend(header);
-    bytes.extend(payload);
     bytes
 }
 
@@ -322,12 +362,14 @@ pub fn server_config(folders: Folders) -> moji_server::run::Config {
         min_free: 0,
         free_space: FreeSpace::of_the_disk(),
         createrepo: PathBuf::from("/nonexistent/createrepo_c"),
+        metadata: Maker::Native,
         log_limit: 1 << 20,
         limits: moji_server::Limits::default(),
         watch: false,
         rescan: Duration::from_secs(1),
         keep_generations: Duration::from_secs(2 * 24 * 60 * 60),
         http: None,
+        outgoing: Vec::new(),
         repository_urls: moji_server::repository_url::RepositoryUrls::default(),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use moji_proto::Fingerprint;
 use moji_proto::handshake::{Binding, TLS_EXPORTER, TLS_PROTOCOL};
+use moji_proto::io::ReadAhead;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// The TLS handshake: the stream, what ties proofs to it, and the key that the server has proven to have.
-pub(super) async fn connect<Io>(io: Io) -> anyhow::Result<(TlsStream<Io>, Binding, Fingerprint)>
+pub(super) async fn connect<Io>(io: Io) -> anyhow::Result<(TlsStream<ReadAhead<Io>>, Binding, Fingerprint)>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
@@ -31,7 +32,10 @@ where
     config.enable_sni = false;
     config.resumption = Resumption::disabled();
     let name = ServerName::try_from("moji").context("TLS cannot be used")?;
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, io).await.map_err(super::no_tls)?;
+    let stream = TlsConnector::from(Arc::new(config))
+        .connect(name, ReadAhead::new(io))
+        .await
+        .map_err(super::no_tls)?;
     let session = stream.get_ref().1;
     if session.alpn_protocol() != Some(TLS_PROTOCOL) {
         bail!("the server speaks TLS, but is no moji-server");

@@ -40,7 +40,8 @@
 //!   repository that dnf ignored** about packages that may well exist: both are the builder's or
 //!   the repository's, else a broken mirror would park the whole queue.
 //! - **A full disk** is gone when Mock ends, because Mock removes the chroot. So the lowest free
-//!   space seen during the run counts ([`DISK_LOW`]), beside what logs say.
+//!   space seen during the run counts ([`DISK_LOW`]), beside what logs say. A success counts all the same, unless
+//!   build.log shows that rpmbuild could not write what it ran.
 //! - **129, 143 and signals** that moji did not send are blamed on the builder rather than on
 //!   nobody: whatever kills every build there should get the builder suspended.
 
@@ -129,6 +130,12 @@ fn ended_well(evidence: &Evidence, state: &State) -> Verdict {
     if evidence.result_dir_empty {
         return builder("Mock ended with 0, but the result directory is empty");
     }
+    if is_disk_low(evidence) && build_log::empty_scripts(&evidence.build_log) > 0 {
+        return builder(format!(
+            "{}, and rpmbuild took a script that it could not write for one that did well",
+            low_disk(evidence)
+        ));
+    }
     Verdict::Succeeded
 }
 
@@ -213,7 +220,7 @@ fn packages_failed(evidence: &Evidence, state: &State, code: i32) -> Verdict {
             "Mock ended with 30 although its logs say that the build was finished: a repository is broken",
         );
     }
-    if evidence.lowest_free.is_some_and(|free| free < DISK_LOW) {
+    if is_disk_low(evidence) {
         return builder(low_disk(evidence));
     }
     let error = output.iter().rev().find_map(|line| line.trim().strip_prefix("Error: "));
@@ -336,7 +343,11 @@ fn disk_full(evidence: &Evidence) -> Option<String> {
         let line: String = line.chars().take(240).collect();
         return Some(format!("disk full on the builder ({line})"));
     }
-    evidence.lowest_free.is_some_and(|free| free < DISK_LOW).then(|| low_disk(evidence))
+    is_disk_low(evidence).then(|| low_disk(evidence))
+}
+
+fn is_disk_low(evidence: &Evidence) -> bool {
+    evidence.lowest_free.is_some_and(|free| free < DISK_LOW)
 }
 
 fn low_disk(evidence: &Evidence) -> String {

@@ -1,7 +1,8 @@
 //! What has ended and is not in the outbox yet: how the next client finds out, and packs it. Blocks.
 //!
 //! Only a parcel is durable. What lies in a slot's folder is whole after the end of a client, and
-//! nobody knows what it is after a power cut: so the note says when the machine was started.
+//! nobody knows what it is after a power cut: so the note says when the machine was started. For the same reason it
+//! is not synced, and neither is its end: whatever a power cut makes of it, it is of another run of the machine.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{Finished, MOCK_LOG, Parcel, RESULT, pack, remove_marked, write_durably};
+use super::{Files, Finished, MOCK_LOG, Parcel, RESULT, pack, remove_marked, write_whole};
 
 /// The file in a slot's folder that says that Mock has ended, and how: what lies beside it is to be
 /// packed, by the next client if this one ends before it has.
@@ -44,10 +45,11 @@ impl BootId {
 /// When the disk is full, for example.
 pub(crate) fn note_finished(folder: &Path, finished: &Finished) -> io::Result<()> {
     let note = Note { boot: BootId::current(), finished: finished.clone() };
-    write_durably(&folder.join(FINISHED), &serde_json::to_vec(&note)?)
+    write_whole(&folder.join(FINISHED), &serde_json::to_vec(&note)?, |_| Ok(()))
 }
 
-/// Packs what an earlier client has left in a slot's folder, with its [`FINISHED`].
+/// Packs what an earlier client has left in a slot's folder, with its [`FINISHED`]. What the disk has told that client
+/// nobody knows: it would not be told again.
 ///
 /// # Errors
 /// As [`pack`]; when that file cannot be read; and when the machine was started anew since: files that
@@ -57,7 +59,7 @@ pub(crate) fn pack_left(folder: &Path, outbox: &Path, log_limit: u64) -> anyhow:
     let Note { boot, finished } = serde_json::from_slice(&json).context("cannot read what it was")?;
     ensure!(boot.is_some() && boot == BootId::current(), "the machine was started anew before it was stored");
     let to = outbox.join(finished.attempt.to_string());
-    pack(&folder.join(RESULT), &folder.join(MOCK_LOG), &to, finished, log_limit, |_| Ok(()))
+    pack(&folder.join(RESULT), &folder.join(MOCK_LOG), &to, finished, (Files::Copied, log_limit), |_| Ok(()))
 }
 
 /// Removes a slot's folder: after a crash on the way, what is left of it is not packed.
@@ -65,12 +67,12 @@ pub(crate) fn pack_left(folder: &Path, outbox: &Path, log_limit: u64) -> anyhow:
 /// # Errors
 /// When something cannot be removed.
 pub(crate) fn remove_slot(folder: &Path) -> io::Result<()> {
-    remove_marked(folder, FINISHED, || {})
+    remove_marked(folder, FINISHED, || Ok(()))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{ATTEMPT, Built, finished};
+    use super::super::tests::{ATTEMPT, Built, finished, has_one_of};
     use super::*;
 
     fn left() -> Built {
@@ -82,9 +84,12 @@ mod tests {
     #[test]
     fn what_had_ended_is_packed_as_long_as_the_machine_runs() {
         let built = left();
+        // The client before may have been told that the disk has not taken them.
+        let unsure = built.inodes(&["a-1-1.noarch.rpm", "build.log"]);
         let parcel = pack_left(built.slot(), &built.outbox, 1_000).unwrap();
         assert_eq!((parcel.attempt, parcel.manifest.len()), (ATTEMPT, 3));
         assert_eq!(super::super::open(&built.outbox).unwrap(), [parcel]);
+        assert!(!has_one_of(&built, &unsure));
     }
 
     #[test]
@@ -118,6 +123,7 @@ mod tests {
             passed = true;
             assert!(!built.slot().join(FINISHED).exists(), "a crash here leaves what looks whole");
             assert!(built.resultdir.join("a-1-1.noarch.rpm").exists());
+            Ok(())
         })
         .unwrap();
         assert!(passed && !built.slot().exists());

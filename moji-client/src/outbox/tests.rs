@@ -1,3 +1,5 @@
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+
 use super::*;
 
 /// The folders of one attempt that has just been built.
@@ -42,8 +44,18 @@ impl Built {
         self.outbox.join(ATTEMPT.to_string())
     }
 
+    /// The numbers of its files, which nobody else gets as long as the second names are there that this makes.
+    pub(super) fn inodes(&self, names: &[&str]) -> BTreeSet<u64> {
+        let number = |name: &&str| {
+            let second = self.at.path().join(format!("second-{name}"));
+            fs::hard_link(self.resultdir.join(name), &second).unwrap();
+            second.metadata().unwrap().ino()
+        };
+        names.iter().map(number).collect()
+    }
+
     fn pack(&self, limit: u64, passed: impl FnMut(Step) -> io::Result<()>) -> anyhow::Result<Parcel> {
-        pack(&self.resultdir, &self.mock_log, &self.folder(), finished(), limit, passed)
+        pack(&self.resultdir, &self.mock_log, &self.folder(), finished(), (Files::AsBuilt, limit), passed)
     }
 }
 
@@ -190,7 +202,7 @@ fn what_is_no_parcel_any_more_is_removed_and_the_others_are_found_oldest_first()
         ..finished()
     };
     let to = built.outbox.join(older.attempt.to_string());
-    pack(&built.resultdir, &built.mock_log, &to, older, 1_000, |_| Ok(())).unwrap();
+    pack(&built.resultdir, &built.mock_log, &to, older, (Files::AsBuilt, 1_000), |_| Ok(())).unwrap();
     fs::write(built.outbox.join("a file"), "").unwrap();
     let found: Vec<_> =
         open(&built.outbox).unwrap().into_iter().map(|parcel| parcel.attempt.serial).collect();
@@ -198,4 +210,53 @@ fn what_is_no_parcel_any_more_is_removed_and_the_others_are_found_oldest_first()
     remove(&built.folder()).unwrap();
     assert_eq!(fs::read_dir(built.at.path().join("outbox")).unwrap().count(), 1);
     assert_eq!(open(&built.at.path().join("none")).unwrap(), []);
+}
+
+/// Whether a file of the parcel is one of these.
+pub(super) fn has_one_of(built: &Built, inodes: &BTreeSet<u64>) -> bool {
+    let entries = fs::read_dir(built.folder()).unwrap();
+    entries.into_iter().any(|entry| inodes.contains(&entry.unwrap().metadata().unwrap().ino()))
+}
+
+#[test]
+fn what_the_disk_has_not_taken_is_packed_as_other_files() {
+    let names = ["a-1-1.noarch.rpm", "build.log"];
+    let built = Built::with(&[(names[0], &[7; 700_000]), (names[1], b"built")]);
+    let outside = built.at.path().join("outside");
+    fs::write(&outside, "outside").unwrap();
+    // What a build may leave: a name more of a file that is not its own, and links where something may be written.
+    fs::hard_link(&outside, built.resultdir.join("root.log")).unwrap();
+    for link in ["build.part", "root.part", ".tmp"] {
+        symlink(&outside, built.resultdir.join(link)).unwrap();
+    }
+    fs::set_permissions(built.resultdir.join(names[0]), fs::Permissions::from_mode(0o640)).unwrap();
+    let not_taken = built.inodes(&names);
+    crash::FAILING.set(1);
+    let error = built.pack(1_000, |_| Ok(())).unwrap_err();
+    assert!(was_not_taken(&error) && is_disk_trouble(&error), "{error:#}");
+    assert!(
+        format!("{error:#}").ends_with("not taken all of it: Input/output error (os error 5)"),
+        "{error:#}"
+    );
+    let files = (Files::Copied, 1_000);
+    let pack = || pack(&built.resultdir, &built.mock_log, &built.folder(), finished(), files, |_| Ok(()));
+    let parcel = pack().unwrap();
+    assert!(!has_one_of(&built, &not_taken), "the files that were not taken are in the parcel");
+    assert_eq!(open(&built.outbox).unwrap(), [parcel]);
+    assert_eq!(fs::read(built.folder().join(names[0])).unwrap(), [7; 700_000]);
+    assert_eq!(fs::metadata(built.folder().join(names[0])).unwrap().mode() & 0o777, 0o640);
+    assert_eq!(fs::read(built.folder().join("root.log")).unwrap(), b"outside");
+    assert_eq!((fs::read(&outside).unwrap(), outside.metadata().unwrap().nlink()), (b"outside".to_vec(), 1));
+    // Files, links, parcel.json: nothing is left of the copying.
+    assert_eq!(fs::read_dir(built.folder()).unwrap().count(), 4 + 3 + 1);
+}
+
+#[test]
+fn only_a_failed_fsync_says_that_files_are_not_to_be_relied_upon() {
+    let full = || io::Error::from_raw_os_error(Errno::NOSPC.raw_os_error());
+    let built = Built::with(&[("build.log", b"built")]);
+    for stop in [Step::LogMoved, Step::FilesSynced] {
+        let error = built.pack(1_000, |step| if step == stop { Err(full()) } else { Ok(()) }).unwrap_err();
+        assert!(is_disk_trouble(&error) && !was_not_taken(&error), "{stop:?}: {error:#}");
+    }
 }

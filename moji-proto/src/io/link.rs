@@ -20,8 +20,9 @@ const BULK_QUEUE: usize = 2;
 /// Control messages are written together up to about this many bytes.
 const BATCH: usize = 16 * 1024;
 
-/// Room for reading when nothing is known of the next frame.
-const READ: usize = 64 * 1024;
+/// Room for reading when nothing is known of the next frame. Little: a connection on which nothing but heartbeats
+/// come keeps it, and what was read of a large frame is copied to where the rest of it will be.
+const READ: usize = 1024;
 
 /// Reading from a connection failed.
 #[derive(Debug, thiserror::Error)]

@@ -6,12 +6,14 @@
 //! its window, so there is always a place for it. Together this is why a heartbeat is never stuck
 //! behind a 4 GiB RPM.
 
+mod ahead;
 mod link;
 mod socket;
 mod stream;
 
+pub use ahead::ReadAhead;
 pub use link::{FrameReader, Outgoing, Queues, ReadError, WriteError, queues};
 pub use socket::tune;
 pub use stream::{
-    Incoming, IncomingStream, OutgoingStream, Outgoings, Piece, StreamError, on_stream_message,
+    Batch, Incoming, IncomingStream, Last, OutgoingStream, Outgoings, Piece, StreamError, on_stream_message,
 };

@@ -146,6 +146,12 @@ impl<M: Serialize + From<StreamMessage>> OutgoingStream<M> {
         progress.map(|progress| *progress).map_err(|_| WriteError::Closed)
     }
 
+    /// Waits until the receiver wants no more, or the connection ends. Cancel safe.
+    pub async fn unwanted(&mut self) {
+        // An error: nobody can say so any more.
+        let _ = self.progress.wait_for(|now| now.unwanted).await;
+    }
+
     /// Bytes sent so far.
     pub fn sent(&self) -> u64 {
         self.sent
@@ -197,6 +203,33 @@ pub enum Piece {
     End(Option<Sha256>),
     /// The sender gave up.
     Abort(String),
+}
+
+/// How a stream is over.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Last {
+    /// That was all; the digest of all bytes, where the sender gave one.
+    End(Option<Sha256>),
+    /// The sender gave up.
+    Abort(String),
+    /// The connection ended before the stream did.
+    Cut,
+}
+
+/// What has come on a stream, to be written together.
+#[derive(Debug)]
+pub struct Batch {
+    /// Bytes, in their order.
+    pub pieces: Vec<Bytes>,
+    /// What came behind them, when that was the last.
+    pub last: Option<Last>,
+}
+
+impl Batch {
+    /// Bytes of all pieces.
+    pub fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
 }
 
 /// Streams that this side receives, by number: where the reader puts what comes.
@@ -301,6 +334,27 @@ impl<M: Serialize + From<StreamMessage>> IncomingStream<M> {
     pub async fn next(&mut self) -> Option<Piece> {
         let piece = self.pieces.recv().await;
         self.passed(piece)
+    }
+
+    /// Waits for the next piece, and takes what is there behind it, at most so many pieces. Cancel safe.
+    pub async fn next_batch(&mut self, most: usize) -> Batch {
+        let mut batch = Batch { pieces: Vec::new(), last: None };
+        let mut next = self.next().await;
+        loop {
+            match next {
+                Some(Piece::Data(bytes)) => batch.pieces.push(bytes),
+                Some(Piece::End(sha256)) => batch.last = Some(Last::End(sha256)),
+                Some(Piece::Abort(reason)) => batch.last = Some(Last::Abort(reason)),
+                None => batch.last = Some(Last::Cut),
+            }
+            if batch.last.is_some() || batch.pieces.len() >= most {
+                return batch;
+            }
+            next = self.try_next();
+            if next.is_none() {
+                return batch;
+            }
+        }
     }
 
     /// The next piece if it is there already.

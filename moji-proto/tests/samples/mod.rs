@@ -3,10 +3,11 @@
 //! swapped show.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+use moji_proto::operator::{Act, Done, FromOperator, Operate, Place, Role, ToOperator};
 use moji_proto::{
-    ArtifactName, Assignment, AttemptId, BuilderName, FailureKind, HeldAttempt, LogFile, ManifestEntry,
-    Outcome, Phase, Registration, RepositoryUrl, Resources, Sha256, SrpmName, StreamMessage, Tag, TargetName,
-    ToBuilder, ToServer,
+    ArtifactName, Assignment, AttemptId, BuilderName, CredentialName, FailureKind, HeldAttempt, LogFile,
+    ManifestEntry, Outcome, Phase, Registration, RepositoryUrl, Resources, Sha256, SrpmName, StreamMessage,
+    Tag, TargetName, ToBuilder, ToServer,
 };
 use serde::Deserialize;
 use serde::de::{self, DeserializeSeed, Deserializer, EnumAccess, VariantAccess, Visitor};
@@ -101,6 +102,85 @@ pub(crate) fn to_server() -> Vec<(&'static str, ToServer)> {
         ("Hold in a slot", hold(22, Some(23), Phase::Building)),
         ("Hold in the outbox", hold(24, None, Phase::Delivering)),
         ("Upload", ToServer::Upload { attempt: attempt(25), offset: 0x2_0000_0002, stream: 26 }),
+        ("Operate", ToServer::Operate(Operate { software: "moji 0.1.0".into() })),
+    ]
+}
+
+pub(crate) fn from_operator() -> Vec<(&'static str, FromOperator)> {
+    let act = |request, act| FromOperator::Act { request, act };
+    let target = || Some(TargetName::new("fedora-43-s390x").unwrap());
+    let submit = |request, target, place, is_repeat| FromOperator::Submit {
+        request,
+        srpm: SrpmName::new("gcc-15.2.1-7.fc43.src.rpm").unwrap(),
+        target,
+        size: 0x7_0000_0007,
+        sha256: digest(0x10),
+        place,
+        is_repeat,
+    };
+    let place =
+        |request, place| act(request, Act::Prioritize { entry: "python3-*".into(), target: target(), place });
+    let builds = || vec!["17".into(), "fedora-43-s390x/gcc".into()];
+    vec![
+        ("Heartbeat", FromOperator::Heartbeat),
+        ("Get", FromOperator::Get { request: 60, path: "/api/v1/builds?state=failed".into() }),
+        ("Submit", submit(61, None, None, false)),
+        ("Submit again, for a target, first", submit(62, target(), Some(Place::First), true)),
+        ("Upload", FromOperator::Upload { request: 63, offset: 0x1_0002, stream: 64 }),
+        ("Act Retry", act(65, Act::Retry { builds: builds() })),
+        ("Act RetryFailed", act(66, Act::RetryFailed { kind: None, target: None })),
+        (
+            "Act RetryFailed of a kind",
+            act(67, Act::RetryFailed { kind: Some(FailureKind::Infrastructure), target: target() }),
+        ),
+        ("Act Cancel", act(68, Act::Cancel { builds: builds() })),
+        ("Act Hold", act(69, Act::Hold { builds: builds(), reason: Some("wait for glibc".into()) })),
+        ("Act Prioritize First", place(70, Place::First)),
+        ("Act Prioritize Last", place(71, Place::Last)),
+        ("Act Prioritize At", place(72, Place::At(3))),
+        ("Act Prioritize Nowhere", place(73, Place::Nowhere)),
+        ("Act Drain", act(74, Act::Drain { builder: "lab/board-7".into(), reason: None })),
+        ("Act Resume", act(75, Act::Resume { builder: "lab/board-7".into() })),
+        ("Act Pause", act(76, Act::Pause { reason: Some("mass rebuild".into()) })),
+        ("Act Unpause", act(77, Act::Unpause)),
+        ("Stream", FromOperator::Stream(StreamMessage::Unwanted { stream: 78 })),
+        ("Goodbye", FromOperator::Goodbye { reason: "done".into() }),
+    ]
+}
+
+pub(crate) fn to_operator() -> Vec<(&'static str, ToOperator)> {
+    let welcome = |role, credential| ToOperator::Welcome {
+        heartbeat_ms: 20_000,
+        dead_after_ms: 100_000,
+        software: "moji-server 0.1.0".into(),
+        role,
+        credential,
+    };
+    let done = |about: &str, is_done, text: &str| Done { about: about.into(), is_done, text: text.into() };
+    vec![
+        ("Welcome submitter", welcome(Role::Submitter, Some(CredentialName::new("alice").unwrap()))),
+        ("Welcome admin", welcome(Role::Admin, None)),
+        ("HeartbeatSeen", ToOperator::HeartbeatSeen),
+        (
+            "Answer",
+            ToOperator::Answer {
+                request: 80,
+                status: 404,
+                content_type: "application/json".into(),
+                stream: 81,
+            },
+        ),
+        ("Wanted", ToOperator::Wanted { request: 82, offset: 0x8_0000_0008 }),
+        (
+            "Done",
+            ToOperator::Done {
+                request: 83,
+                done: vec![done("17", true, "queued again"), done("gcc", false, "a builder has it")],
+            },
+        ),
+        ("Refused", ToOperator::Refused { request: 84, reason: "it cannot be built".into() }),
+        ("Stream", ToOperator::Stream(StreamMessage::Received { stream: 85, bytes: 70_001 })),
+        ("Goodbye", ToOperator::Goodbye { reason: "the server is stopping".into() }),
     ]
 }
 

@@ -7,7 +7,6 @@
 pub mod command;
 pub mod credentials;
 pub mod identity;
-mod peeked;
 mod tls;
 mod watch;
 
@@ -16,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moji_proto::handshake::{Binding, HandshakeError, PLAINTEXT, Salt, ServerSecret};
+use moji_proto::io::ReadAhead;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -23,11 +23,10 @@ use tokio_util::either::Either;
 
 use credentials::{Credentials, CredentialsError};
 use identity::Identity;
-use peeked::Peeked;
 pub(crate) use watch::watch;
 
 /// A connection, encrypted or not.
-pub(crate) type Opened<Io> = Either<Io, TlsStream<Peeked<Io>>>;
+pub(crate) type Opened<Io> = Either<Io, TlsStream<ReadAhead<Io>>>;
 
 /// What every session needs to find out who is there.
 #[derive(Clone)]
@@ -37,6 +36,8 @@ pub struct Access {
     /// The credentials as they are now.
     pub(crate) credentials: tokio::sync::watch::Receiver<Arc<Credentials>>,
     tls: Option<TlsAcceptor>,
+    /// Builders may come in with a password.
+    pub(crate) has_password: bool,
 }
 
 impl std::fmt::Debug for Access {
@@ -57,7 +58,7 @@ impl Access {
         let tls = if plaintext { None } else { Some(tls::acceptor(identity)?) };
         let secret = ServerSecret::new(Arc::new(identity.signing_key()), password, salt)
             .map_err(|error: HandshakeError| anyhow::anyhow!(error))?;
-        Ok(Self { secret, credentials, tls })
+        Ok(Self { secret, credentials, tls, has_password: password.is_some() })
     }
 
     /// The TLS handshake, if there is to be one, and what ties proofs to this connection.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use moji_proto::handshake::{Binding, Refusal, RefusalCode, TLS_EXPORTER, TLS_PROTOCOL};
+use moji_proto::io::ReadAhead;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::NoServerSessionStorage;
@@ -14,7 +15,6 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::identity::Identity;
-use super::peeked::Peeked;
 
 /// How a TLS connection begins (RFC 8446, section 5.1): the type of its first record.
 const HANDSHAKE_RECORD: u8 = 0x16;
@@ -41,12 +41,13 @@ pub(super) fn acceptor(identity: &Identity) -> anyhow::Result<TlsAcceptor> {
 pub(super) async fn accept<Io>(
     acceptor: &TlsAcceptor,
     io: Io,
-) -> anyhow::Result<(TlsStream<Peeked<Io>>, Binding)>
+) -> anyhow::Result<(TlsStream<ReadAhead<Io>>, Binding)>
 where
     Io: AsyncRead + AsyncWrite + Unpin,
 {
     // Before rustls sees it, which would answer with an alert of TLS first.
-    let (first, mut io) = Peeked::at(io).await.context("the TLS handshake failed")?;
+    let mut io = ReadAhead::new(io);
+    let first = io.first().await.context("the TLS handshake failed")?;
     if first != HANDSHAKE_RECORD {
         // Perhaps somebody's builder all the same: it understands this.
         let reason = "this server expects TLS: start the builder without --plaintext";

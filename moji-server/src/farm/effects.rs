@@ -8,11 +8,11 @@ use moji_proto::{AttemptId, FailureKind, Outcome};
 use tokio::task::spawn_blocking;
 
 use super::note::Note;
-use super::{COME_BACK, Farm, Given, RETRY, Trouble, moves};
+use super::{COME_BACK, Farm, Given, Held, RETRY, Trouble, moves};
 use crate::BuildKey;
 use crate::commit::Refusal;
 use crate::hold;
-use crate::scheduler::{Effect, Ending, Event, Lease, MOST_TRIES};
+use crate::scheduler::{Effect, Ending, Event, HoldCause, Lease, MOST_TRIES};
 use crate::session::SessionCommand;
 
 impl Farm {
@@ -48,17 +48,18 @@ impl Farm {
                 }
                 Effect::Retry { key, package } => self.retry(key, package).await,
                 Effect::Resume(lease) => self.resume(lease).await,
+                Effect::DeliverAgain { lease, reason } => self.deliver_again(lease, reason).await,
                 Effect::Requeue(key) => self.move_to_source(key).await,
                 Effect::Commit { lease, outcome, fate } => self.commit(lease, outcome, fate).await,
-                Effect::Hold { lease, reason } => {
+                Effect::Hold { lease, reason, cause } => {
                     let mut attempts = vec![lease.attempt];
                     attempts.extend(self.staged.get(&lease.srpm.key).into_iter().flatten().rev());
-                    self.hold(lease, reason, attempts).await;
+                    self.hold(Held { lease: Box::new(lease), reason, attempts, cause }).await;
                 }
                 Effect::HoldQueued { key, reason } => {
                     tracing::warn!("{key} is held: {reason}");
                     // With the next moves that are tried again: it waits for nobody.
-                    self.troubles.push(Trouble::Refuse(key, Refusal::Held(reason)));
+                    self.troubles.push(Trouble::Refuse(key, Refusal::Held(HoldCause::Tries, reason)));
                 }
                 Effect::Ended { lease, ending } => {
                     // Its logs may be all that is left of a build that is held.
@@ -77,7 +78,7 @@ impl Farm {
                 }
                 Effect::Stale { session, attempt } => self.tell(session, SessionCommand::Stale(attempt)),
                 Effect::Cancel { session, attempt } => {
-                    let reason = "the SRPM was taken out of WORKING".into();
+                    let reason = "a person wants it so".into();
                     self.tell(session, SessionCommand::Cancel(attempt, reason));
                 }
                 Effect::Suspend { session, pause, streak } => {
@@ -99,6 +100,7 @@ impl Farm {
     async fn ended(&mut self, lease: Lease, ending: Ending, is_held: bool) {
         let (attempt, key) = (lease.attempt, &lease.srpm.key);
         let record = self.given.remove(&attempt);
+        self.looking.phases.remove(&attempt);
         let delivery = self.deliveries.remove(&attempt);
         self.stagings.vacate(attempt).await;
         let folders = self.folders.clone();
@@ -160,25 +162,38 @@ impl Farm {
     }
 
     /// Moves an SRPM to FINISHED that is not tried again.
-    pub(super) async fn hold(&mut self, lease: Lease, reason: String, attempts: Vec<AttemptId>) {
+    pub(super) async fn hold(&mut self, held: Held) {
         // A log that is still open would go on growing where it is published.
-        for attempt in &attempts {
+        for attempt in &held.attempts {
             self.stagings.vacate(*attempt).await;
         }
-        let (folders, held, why, with_logs) =
-            (self.folders.clone(), lease.clone(), reason.clone(), attempts.clone());
-        let done = spawn_blocking(move || hold::hold(&folders, &held, &why, &with_logs)).await;
+        let (folders, moving) = (self.folders.clone(), held.clone());
+        let done = spawn_blocking(move || {
+            hold::hold(&folders, &moving.lease, (moving.cause, &moving.reason), &moving.attempts)
+        })
+        .await;
+        let Held { lease, reason, cause, .. } = &held;
         let key = lease.srpm.key.clone();
         match done {
             Ok(Ok((record, logs))) => {
                 let logs = logs.map(|folder| format!("; logs in {}", folder.display())).unwrap_or_default();
-                tracing::warn!("{key} is held: {reason}{logs}; move it back into SOURCE to try again");
-                self.note(Note::Settled { key: &key, record: &record });
+                match cause {
+                    HoldCause::Cancelled => {
+                        tracing::info!("{key} is {reason}{logs}");
+                        self.note(Note::Withdrawn { key: &key, reason: reason.clone() });
+                    }
+                    HoldCause::Tries | HoldCause::Person => {
+                        tracing::warn!(
+                            "{key} is held: {reason}{logs}; move it back into SOURCE to try again"
+                        );
+                        self.note(Note::Settled { key: &key, record: &record });
+                    }
+                }
                 self.settled(&key).await;
             }
             Ok(Err(error)) => {
                 tracing::error!("{key} cannot be held, trying again in {RETRY:?}: {error:#}");
-                self.troubles.push(Trouble::Hold(Box::new(lease), reason, attempts));
+                self.troubles.push(Trouble::Hold(held));
             }
             Err(error) => tracing::error!("{key}: {error}"),
         }

@@ -7,8 +7,10 @@
 mod claims;
 mod effects;
 mod evidence;
+mod looking;
 mod moves;
 mod note;
+mod presence;
 mod publishing;
 mod rebuilt;
 mod reporting;
@@ -16,13 +18,17 @@ mod repositories;
 mod sessions;
 mod settled_providers;
 mod space;
+mod steering;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+use looking::Looking;
 use moji_proto::AttemptId;
+use presence::Presence;
 use tokio::sync::{mpsc, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
@@ -32,8 +38,9 @@ use crate::access::credentials::Credentials;
 use crate::catalogue::Catalogue;
 use crate::commit::{Delivery, Refusal};
 use crate::contents::RepositoryChange;
+use crate::farm_handle::Ask;
 use crate::folders::Folders;
-use crate::history::Recorder;
+use crate::history::{Entry, Recorder, Waiting};
 use crate::lease_record::LeaseRecord;
 use crate::left_behind::LeftBehind;
 use crate::limits::Limits;
@@ -41,7 +48,7 @@ use crate::metadata;
 use crate::quarantine::Bounds;
 use crate::repository_url::RepositoryUrls;
 use crate::room::FreeSpace;
-use crate::scheduler::{Event, Lease, Moment, Rules, Scheduler, SessionId};
+use crate::scheduler::{Event, HoldCause, Lease, Moment, Rules, Scheduler, SessionId};
 use crate::session::{FromSession, SessionCommand};
 use crate::source::{QueuedSrpm, SourceEvent};
 use crate::staging::Stagings;
@@ -57,6 +64,7 @@ pub use reporting::Campaign;
 use reporting::Reporting;
 use repositories::Repositories;
 use space::Space;
+pub use steering::Steering;
 
 /// How long publications that are under way may take when the server stops.
 const STOP: Duration = Duration::from_secs(30);
@@ -66,6 +74,9 @@ const CHECK_WORKING: Duration = Duration::from_secs(60);
 
 /// How long after the start builds wait for the first look at their repository, which may fail again and again.
 const UNREAD: Duration = Duration::from_secs(30);
+
+/// What has come into SOURCE, at most so much of it at a time.
+const SOURCE_BURST: usize = 64;
 
 /// How often a move that failed is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -101,6 +112,8 @@ pub struct FarmConfig {
     pub repository_urls: RepositoryUrls,
     /// What a server before this one had begun to report on.
     pub campaign: Option<Campaign>,
+    /// What people wanted of the servers before this one.
+    pub steering: Steering,
     /// What is published already.
     pub catalogue: Catalogue,
     /// The credentials as they are now: nothing is published for one that was revoked.
@@ -116,8 +129,17 @@ pub struct Farm {
     patience: Duration,
     started: Instant,
     sessions: BTreeMap<SessionId, Connected>,
+    presence: Presence,
+    steering: Steering,
+    looking: Looking,
     /// What lay in SOURCE at the start is known.
     ready: bool,
+    /// Until then: what the history knows to wait, with the bytes of its SRPMs.
+    waited: Waiting,
+    /// What the history is told in one, while that is gathered.
+    together: Option<Vec<Entry>>,
+    /// Until then: what the history does not know to wait.
+    arrivals: Vec<Entry>,
     /// Whether builds that failed are tried once more when what they used has been built anew.
     retry_on_change: bool,
     /// The server ends: what is leased stays leased, for the next one.
@@ -151,12 +173,24 @@ enum Trouble {
     Requeue(BuildKey),
     /// From SOURCE to FINISHED, with the reason why it cannot be built.
     Refuse(BuildKey, Refusal),
-    /// From WORKING to FINISHED as held; with the reason, and the attempts whose logs would help.
-    Hold(Box<Lease>, String, Vec<AttemptId>),
+    /// From WORKING to FINISHED as held.
+    Hold(Held),
     /// Whether an attempt is what its builder says that it is.
     Claim(WantedBack),
     /// What was staged for an attempt, to be removed.
     Forget(AttemptId),
+}
+
+/// An SRPM that is not tried again before a person wants it.
+#[derive(Debug, Clone)]
+struct Held {
+    /// The last lease; it has ended.
+    lease: Box<Lease>,
+    reason: String,
+    /// Those whose logs would help.
+    attempts: Vec<AttemptId>,
+    /// Who wants it so.
+    cause: HoldCause,
 }
 
 /// A builder that is connected.
@@ -164,6 +198,9 @@ struct Connected {
     name: BuilderId,
     machine: String,
     is_local: bool,
+    slots: u16,
+    software: String,
+    since: Timestamp,
     commands: mpsc::Sender<SessionCommand>,
 }
 
@@ -177,6 +214,8 @@ pub struct FarmInputs {
     pub working: mpsc::Receiver<BuildKey>,
     /// What comes into the repositories, and goes.
     pub contents: mpsc::Receiver<RepositoryChange>,
+    /// Those who look, and people who steer.
+    pub asks: mpsc::Receiver<Ask>,
 }
 
 impl Farm {
@@ -188,7 +227,13 @@ impl Farm {
             patience: config.patience,
             started: Instant::now(),
             sessions: BTreeMap::new(),
+            presence: Presence::default(),
+            steering: config.steering,
+            looking: Looking::default(),
             ready: false,
+            waited: Waiting::new(),
+            together: None,
+            arrivals: Vec::new(),
             retry_on_change: config.rules.retry_on_change,
             stopping: false,
             given: BTreeMap::new(),
@@ -245,15 +290,28 @@ impl Farm {
                     self.check_leases().await;
                     self.handle(Event::Look).await;
                 }
-                _ = report.tick() => self.report().await,
+                _ = report.tick() => {
+                    self.report().await;
+                    self.look_for_end();
+                }
                 Some(()) = self.reporting.written() => {}
                 _ = retry.tick(), if !self.troubles.is_empty() => self.try_again().await,
                 Some(ended) = self.publishing.next() => self.on_commit(ended).await,
                 Some(looked) = self.claims.next() => self.on_claim(looked).await,
                 Some(change) = inputs.contents.recv() => self.on_contents(change).await,
-                Some(event) = inputs.source.recv() => self.on_source(event).await,
+                Some(event) = inputs.source.recv() => {
+                    self.on_source(event).await;
+                    // The queue that is there at a start comes one by one: all the rest waits for some of it at most,
+                    // and nothing is given out before all of it is known.
+                    let burst = if self.ready { 0 } else { SOURCE_BURST };
+                    for event in std::iter::from_fn(|| inputs.source.try_recv().ok()).take(burst) {
+                        self.on_source(event).await;
+                    }
+                }
                 Some(key) = inputs.working.recv() => self.check_lease(&key).await,
                 Some(event) = inputs.sessions.recv() => self.on_session(event).await,
+                // Behind what builders say: however many look, builds go on.
+                Some(ask) = inputs.asks.recv() => self.on_ask(ask).await,
             }
         }
         self.end(inputs.sessions, shutdown).await;
@@ -276,6 +334,7 @@ impl Farm {
             ),
         }
         srpms.iter().for_each(|key| self.working.entered(key));
+        self.steer_as_before().await;
         self.staged = left.staged;
         left.unanswered.into_iter().for_each(|given| self.evidence.add(given));
         self.remember(left.remembered).await;
@@ -343,7 +402,7 @@ impl Farm {
                 if !exists(self.folders.source.join(key.path())).await {
                     if self.scheduler.is_queued(&key) {
                         tracing::info!("{key} was taken out of the queue");
-                        self.note(Note::Withdrawn { key: &key, from: "SOURCE" });
+                        self.note(Note::Withdrawn { key: &key, reason: "taken out of SOURCE".into() });
                         self.settled(&key).await;
                     }
                     self.handle(Event::Gone(key)).await;
@@ -352,6 +411,7 @@ impl Farm {
             SourceEvent::Changing(key) => self.handle(Event::Gone(key)).await,
             SourceEvent::Ready => {
                 self.ready = true;
+                self.waited = Waiting::new();
                 let queued = self.scheduler.queued();
                 let parked = match self.scheduler.parked() {
                     0 => String::new(),
@@ -360,6 +420,7 @@ impl Farm {
                 let noun = if queued == 1 { "SRPM is" } else { "SRPMs are" };
                 tracing::info!("{queued} {noun} queued{parked}");
                 self.handle(Event::Ready).await;
+                self.tell_arrivals();
                 self.say_what_is_in_use();
             }
             SourceEvent::Broken { key, reason } => {
@@ -395,8 +456,9 @@ impl Farm {
                     _ => tracing::info!("{} is queued", srpm.key),
                 }
             }
-            // The history knows that it is parked, and that it goes on to be.
-            if !self.scheduler.was_parked(&srpm.key) {
+            // The history knows that it is parked, or waits, and that it goes on to.
+            let is_known = self.waited.remove(&key) == Some(srpm.size);
+            if !is_known && !self.scheduler.was_parked(&srpm.key) {
                 self.note(Note::Queued(&srpm));
             }
         }
@@ -422,7 +484,7 @@ impl Farm {
                         self.move_to_finished(key, refusal).await;
                     }
                 }
-                Trouble::Hold(lease, reason, attempts) => self.hold(*lease, reason, attempts).await,
+                Trouble::Hold(held) => self.hold(held).await,
                 Trouble::Claim(wanted) => self.claims.add(wanted),
                 // Its builder may have come back with it.
                 Trouble::Forget(attempt) if self.scheduler.lease(attempt).is_none() => {
@@ -457,7 +519,7 @@ impl Farm {
         for lease in self.scheduler.holders(key) {
             tracing::warn!("{key} was taken out of WORKING: {} is cancelled", lease.attempt);
         }
-        self.note(Note::Withdrawn { key, from: "WORKING" });
+        self.note(Note::Withdrawn { key, reason: "taken out of WORKING".into() });
         self.handle(Event::Withdrawn(key.clone())).await;
         self.settled(key).await;
     }

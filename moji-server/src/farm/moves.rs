@@ -14,7 +14,7 @@ use crate::folders::Folders;
 use crate::lease_record::{FileIdentity, LeaseRecord};
 use crate::record::RepositoryUsed;
 use crate::room::is_full;
-use crate::scheduler::{Effect, Event, Lease};
+use crate::scheduler::{Effect, Event, HoldCause, Lease};
 use crate::session::{LeasedSrpm, ResumedAttempt, SessionCommand};
 
 /// Why an SRPM is not in WORKING.
@@ -86,7 +86,7 @@ impl Farm {
                 size: lease.srpm.size,
                 tenancy: self.stagings.let_to(lease.attempt).await,
             };
-            self.tell(session, SessionCommand::Assign(leased));
+            self.tell(session, SessionCommand::Assign(Box::new(leased)));
         }
     }
 
@@ -125,7 +125,7 @@ impl Farm {
                 Some(record)
             }
             Err(Unmoved::Gone) => {
-                self.note(Note::Withdrawn { key, from: "SOURCE" });
+                self.note(Note::Withdrawn { key, reason: "taken out of SOURCE".into() });
                 self.settled(key).await;
                 None
             }
@@ -172,7 +172,19 @@ impl Farm {
         self.note(Note::Readopted(&lease, self.given.get(&attempt).cloned().as_ref(), class));
         if let Some(session) = lease.session {
             let resumed = ResumedAttempt { attempt, slot: lease.slot, logs, tenancy };
-            self.tell(session, SessionCommand::Resume(resumed));
+            self.tell(session, SessionCommand::Resume(Box::new(resumed)));
+        }
+    }
+
+    /// Has a builder deliver once more what is lost here.
+    pub(super) async fn deliver_again(&mut self, lease: Lease, reason: String) {
+        let attempt = lease.attempt;
+        self.deliveries.remove(&attempt);
+        let tenancy = self.stagings.let_to(attempt).await;
+        if let Some(session) = lease.session {
+            // Of the live logs nothing is wanted any more.
+            let resumed = ResumedAttempt { attempt, slot: None, logs: Vec::new(), tenancy };
+            self.tell(session, SessionCommand::DeliverAgain(Box::new(resumed), reason));
         }
     }
 
@@ -200,7 +212,12 @@ impl Farm {
         let (refused, why) = (key.clone(), refusal.clone());
         match spawn_blocking(move || commit::refuse(&folders, &refused, &why)).await {
             Ok(Ok(record)) => {
-                self.note(Note::Settled { key: &key, record: &record });
+                match refusal {
+                    Refusal::Held(HoldCause::Cancelled, reason) => {
+                        self.note(Note::Withdrawn { key: &key, reason })
+                    }
+                    _ => self.note(Note::Settled { key: &key, record: &record }),
+                }
                 self.handle(Event::Gone(key.clone())).await;
                 self.settled(&key).await;
             }

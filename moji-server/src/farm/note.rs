@@ -1,16 +1,17 @@
 //! What happened, in the words of the history: the one place that hears of all of it.
 
 use jiff::Timestamp;
+use moji_proto::api::EventKind;
 use moji_proto::{AttemptId, FailureKind, LogFile, Outcome, TargetName};
 
 use super::Farm;
-use crate::BuildKey;
 use crate::estimates::BuilderClass;
-use crate::history::{self, AttemptEnd, Entry, Leased, Settled, Verdict};
+use crate::history::{self, AttemptEnd, Entry, Happening, Leased, Settled, Verdict};
 use crate::lease_record::LeaseRecord;
 use crate::record::BuildRecord;
 use crate::scheduler::{Ending, Lease, LeaseState};
 use crate::source::QueuedSrpm;
+use crate::{BuildKey, BuilderId};
 
 /// One thing that happened, with all that is known of it.
 #[derive(Debug)]
@@ -63,8 +64,19 @@ pub(super) enum Note<'a> {
     Withdrawn {
         /// Which.
         key: &'a BuildKey,
-        /// Where it was missed.
-        from: &'static str,
+        /// Where it was missed, or who cancelled it.
+        reason: String,
+    },
+    /// Something happened to no build in particular.
+    Happened {
+        /// What.
+        kind: EventKind,
+        /// In one line for people.
+        text: String,
+        /// To which builder.
+        builder: Option<BuilderId>,
+        /// Which generation of which repository is served now.
+        generation: Option<(Option<TargetName>, u64)>,
     },
 }
 
@@ -73,9 +85,37 @@ impl Farm {
     pub(super) fn note(&mut self, what: Note<'_>) {
         tracing::debug!("{what:?}");
         self.reporting.took_note(&what);
-        if let Some(entry) = what.entry(Timestamp::now()) {
-            self.history.record(entry);
+        self.looking.took_note(&what);
+        let is_arrival = !self.ready && matches!(what, Note::Queued(_));
+        let Some(entry) = what.entry(Timestamp::now()) else { return };
+        match &mut self.together {
+            Some(together) => together.push(entry),
+            None if is_arrival => self.arrivals.push(entry),
+            None => self.tell_history(entry),
         }
+    }
+
+    fn tell_history(&mut self, entry: Entry) {
+        self.tell_arrivals();
+        self.history.record(entry);
+    }
+
+    /// What is noted from here on is kept, until [`Farm::told_together`].
+    pub(super) fn tell_together(&mut self) {
+        self.together.get_or_insert_default();
+    }
+
+    /// What was kept is told to the history in one.
+    pub(super) fn told_together(&mut self) {
+        if let Some(entries) = self.together.take() {
+            self.tell_history(Entry::Together(entries));
+        }
+    }
+
+    /// What has come since the start begins to be written: not while the queue is not known, and the processors have
+    /// better to do, but before what comes next.
+    pub(super) fn tell_arrivals(&mut self) {
+        self.history.record_all(std::mem::take(&mut self.arrivals));
     }
 }
 
@@ -114,8 +154,11 @@ impl Note<'_> {
             Self::Provided { target, package, capabilities } => {
                 Entry::Provided { target, package: package.to_owned(), capabilities }
             }
-            Self::Withdrawn { key, from } => {
-                Entry::Withdrawn { key: key.clone(), at: now, reason: format!("taken out of {from}") }
+            Self::Withdrawn { key, reason } => Entry::Withdrawn { key: key.clone(), at: now, reason },
+            Self::Happened { kind, text, builder, generation } => {
+                let (target, generation) = generation.unzip();
+                let target = target.flatten();
+                Entry::Happened(Happening { at: now, kind, text, builder, target, generation })
             }
         })
     }

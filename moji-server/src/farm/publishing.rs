@@ -19,6 +19,7 @@ use crate::folders::Folders;
 use crate::quarantine::{self, Bounds};
 use crate::record::BuildRecord;
 use crate::scheduler::{Event, Fate, Lease, Wait};
+use crate::unsynced::{self, Renewed};
 use crate::verify::{self, Delivered, Leased, Refused, VerifyError};
 
 /// So many deliveries are looked at at a time: each may take the memory of a large header several times,
@@ -47,6 +48,8 @@ pub(super) enum CommitEnd {
         /// Where they lie now, if they could be kept.
         kept: Option<PathBuf>,
     },
+    /// They are not here any more, for this reason: the disk has not taken them. Their builder has them.
+    Lost(String),
     /// Not now.
     Failed(anyhow::Error),
 }
@@ -91,12 +94,16 @@ impl Publishing {
             let place = places.acquire_owned().await;
             let publishing = spawn_blocking(move || {
                 let looked = without_panic(|| {
+                    let staging = folders.attempt(lease.attempt);
+                    if let Renewed::Lost(why) = unsynced::renew(&staging, &delivery.manifest)? {
+                        return Ok(Some(CommitEnd::Lost(why)));
+                    }
                     let refused = look(&folders, &lease, &outcome, &delivery, &rivals, &credentials)?;
                     Ok(refused.map(|reason| keep(&folders, &lease, &delivery, reason, bounds)))
                 });
                 drop(place);
                 match looked {
-                    Ok(Some(refused)) => refused,
+                    Ok(Some(end)) => end,
                     Ok(None) => {
                         let published =
                             without_panic(|| commit::commit(&folders, &lease, outcome, &delivery));
@@ -130,7 +137,8 @@ fn look(
             // Where an earlier try has put it.
             let aside = staging.join(UNPUBLISHED).join(&entry.name);
             let path = if aside.exists() { aside } else { staging.join(RESULTS).join(&entry.name) };
-            Delivered { name: entry.name.clone(), path }
+            let payload = delivery.payloads.get(&entry.name).copied();
+            Delivered { name: entry.name.clone(), path, payload }
         })
         .collect();
     let header = &lease.srpm.header;
@@ -188,8 +196,11 @@ impl Farm {
                 tell_published(key, &published);
                 let rpms = published.record.artifacts.iter().any(|entry| entry.name.is_rpm());
                 if published.record.parked {
+                    // A history that knew how the attempt ended, and no more, would have the next server try it again.
+                    self.tell_together();
                     self.handle(Event::Committed { attempt, rpms }).await;
                     self.parked(&lease, &published);
+                    self.told_together();
                 } else {
                     self.note(Note::Settled { key, record: &published.record });
                     self.handle(Event::Committed { attempt, rpms }).await;
@@ -203,6 +214,15 @@ impl Farm {
                 tracing::warn!("{key}: the results of {builder} are refused: {reason}{kept}");
                 self.publishing.catalogue.settled(&lease, None);
                 self.handle(Event::Rejected { attempt, reason }).await;
+            }
+            CommitEnd::Lost(why) => {
+                let (key, builder) = (&lease.srpm.key, &lease.builder);
+                tracing::error!(
+                    "{key}: the disk has lost what {builder} has delivered, which delivers it again: {why}"
+                );
+                self.publishing.catalogue.settled(&lease, None);
+                let reason = format!("the server's disk has lost them: {why}");
+                self.handle(Event::ResultsLost { attempt, reason }).await;
             }
             CommitEnd::Failed(error) => {
                 let key = &lease.srpm.key;

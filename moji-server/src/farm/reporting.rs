@@ -111,7 +111,7 @@ impl Reporting {
             Note::Leased(..) | Note::Settled { .. } | Note::Parked { .. } | Note::Withdrawn { .. } => {
                 self.is_due = true;
             }
-            Note::Ended { .. } | Note::Readopted(..) | Note::Provided { .. } => {}
+            Note::Ended { .. } | Note::Readopted(..) | Note::Provided { .. } | Note::Happened { .. } => {}
         }
     }
 

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use moji_proto::{RepositoryUrl, TargetName};
+use jiff::Timestamp;
+use moji_proto::outcome::{one_line, plain};
+use moji_proto::{RepositoryUrl, TargetName, api};
 use tokio::task::spawn_blocking;
 
 use super::Farm;
@@ -12,7 +14,7 @@ use crate::contents::RepositoryChange;
 use crate::dependency::{Capability, PublishedPackage, Requirement};
 use crate::estimates::Estimates;
 use crate::history::Remembered;
-use crate::metadata::{GENERATIONS, Handle, InUse, Repository};
+use crate::metadata::{GENERATIONS, Handle, InUse, Repository, Standings};
 use crate::record::RepositoryUsed;
 use crate::repository_url::RepositoryUrls;
 use crate::scheduler::{Event, Lease};
@@ -38,7 +40,8 @@ impl Repositories {
 impl Farm {
     /// What servers before this one knew.
     pub(super) async fn remember(&mut self, remembered: Remembered) {
-        let Remembered { parked, durations, products, .. } = remembered;
+        let Remembered { parked, waiting, durations, products, .. } = remembered;
+        self.waited = waiting;
         self.handle(Event::Estimates(Box::new(Estimates::from_history(durations)))).await;
         for ((target, package), provides) in products {
             self.repositories.known.insert((target.clone(), package.clone()));
@@ -66,12 +69,15 @@ impl Farm {
                 Err(_) => return,
             },
         };
-        let is_new = !self.repositories.told.insert(change.repository.clone());
+        let was_told = !self.repositories.told.insert(change.repository.clone());
         for (package, capabilities) in products(&change.added) {
             let unknown = self.repositories.known.insert((target.clone(), package.clone()));
-            if is_new || unknown {
+            if was_told || unknown {
                 self.note(Note::Provided { target: target.clone(), package: &package, capabilities });
             }
+        }
+        if was_told && self.scheduler.generation(target.as_ref()) != change.generation {
+            self.published(target.clone(), &change);
         }
         self.handle(Event::Contents { target, change: Box::new(change) }).await;
         self.say_what_is_in_use();
@@ -98,12 +104,17 @@ impl Farm {
         let is_there = spawn_blocking(move || folder.is_dir()).await.unwrap_or_default();
         if is_fixed && !is_there {
             // A person has removed it. A look makes it again; until then there is what is served.
-            self.repositories.metadata.nudge(repository.clone());
+            self.repositories.metadata.nudge(repository.clone(), None);
         }
         let is_fixed = is_fixed && is_there;
         let url = self.repositories.urls.of(&repository, is_fixed.then_some(generation), is_local);
         let shown = url.as_ref().map(ToString::to_string).filter(|url| !url.starts_with(':'));
         (url, Some(RepositoryUsed { generation, url: shown }))
+    }
+
+    /// How the metadata of each repository are.
+    pub(super) fn standings(&self) -> Standings {
+        self.repositories.metadata.standings()
     }
 
     /// The generations that attempts run against stay.
@@ -121,6 +132,23 @@ impl Farm {
             self.repositories.metadata.in_use(in_use);
         }
     }
+}
+
+/// The repositories whose metadata cannot be made just now.
+pub(super) fn out_of_date(standings: &Standings) -> Vec<api::OutOfDate> {
+    let troubled = standings.iter().filter_map(|(repository, standing)| {
+        let trouble = standing.trouble.as_ref()?;
+        Some(api::OutOfDate {
+            repository: match repository {
+                Repository::Main => None,
+                Repository::Nested(name) => Some(plain(name)),
+            },
+            since: standing.since.unwrap_or_else(Timestamp::now),
+            failures: trouble.failures.into(),
+            reason: one_line(&trouble.reason),
+        })
+    });
+    troubled.collect()
 }
 
 fn repository_of(lease: &Lease) -> Repository {

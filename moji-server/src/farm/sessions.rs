@@ -7,13 +7,14 @@ use tokio::task::spawn_blocking;
 use super::{COME_BACK, Connected, Farm};
 use crate::BuilderId;
 use crate::commit::Delivery;
+use crate::payload::Payloads;
 use crate::scheduler::{Event, Fate, SessionId};
 use crate::session::{FromSession, SessionCommand};
 
 impl Farm {
     pub(super) async fn on_session(&mut self, event: FromSession) {
         match event {
-            FromSession::Connected { session, builder, machine, is_local, commands } => {
+            FromSession::Connected { session, builder, machine, is_local, slots, software, commands } => {
                 let name = builder.id.clone();
                 if let Err(full) = self.make_place(&name) {
                     tracing::warn!("{name} is sent away: {full}");
@@ -21,8 +22,16 @@ impl Farm {
                     let _ = commands.try_send(SessionCommand::Close(full));
                     return;
                 }
-                self.sessions.insert(session, Connected { name, machine, is_local, commands });
+                self.arrived(&name);
+                let since = Timestamp::now();
+                let connected = Connected { name, machine, is_local, slots, software, since, commands };
+                self.sessions.insert(session, connected);
                 self.handle(Event::Connected { session, builder }).await;
+            }
+            FromSession::Phase(session, attempt, phase) => {
+                if self.scheduler.lease(attempt).is_some_and(|lease| lease.session == Some(session)) {
+                    self.looking.phases.insert(attempt, phase);
+                }
             }
             FromSession::Asked(session, slot) => self.handle(Event::Asked { session, slot }).await,
             // Nothing is given out by it yet.
@@ -31,7 +40,12 @@ impl Farm {
             FromSession::Lost(session, reason) => self.on_lost(session, &reason).await,
             // The next server answers.
             FromSession::Held(..) if self.stopping => {}
-            FromSession::Held(session, held) => self.on_hold(session, held).await,
+            FromSession::Held(session, held) => {
+                if self.scheduler.lease(held.attempt).is_some() {
+                    self.looking.phases.insert(held.attempt, held.phase);
+                }
+                self.on_hold(session, held).await;
+            }
             FromSession::SrpmSent(session, attempt, sha256) => self.on_sent(session, attempt, sha256).await,
             FromSession::Released { session, attempt, reason, trouble } => {
                 if self.scheduler.may_settle(session, attempt) {
@@ -48,8 +62,8 @@ impl Farm {
                 }
                 self.handle(Event::TooLarge { session, attempt, reason }).await;
             }
-            FromSession::Delivered { session, attempt, outcome, manifest } => {
-                self.on_delivered(session, attempt, outcome, manifest).await;
+            FromSession::Delivered { session, attempt, outcome, manifest, payloads } => {
+                self.on_delivered(session, attempt, outcome, manifest, payloads).await;
             }
         }
     }
@@ -81,14 +95,18 @@ impl Farm {
     async fn on_lost(&mut self, session: SessionId, reason: &str) {
         self.forget_claims(session).await;
         // One that did not take its commands has been told already.
-        if let Some(Connected { name, .. }) = self.sessions.remove(&session) {
-            tracing::info!("{name} is gone: {reason}");
+        let gone = self.sessions.remove(&session);
+        if let Some(gone) = &gone {
+            tracing::info!("{} is gone: {reason}", gone.name);
         }
         if self.stopping {
             return;
         }
         for lease in self.scheduler.leases().filter(|lease| lease.is_run_by(session)) {
             tracing::warn!("{} was being built by {} as {}", lease.srpm.key, lease.builder, lease.attempt);
+        }
+        if let Some(gone) = gone {
+            self.left(session, gone, reason);
         }
         self.handle(Event::Lost(session)).await;
     }
@@ -112,6 +130,7 @@ impl Farm {
         attempt: AttemptId,
         outcome: Outcome,
         manifest: Vec<ManifestEntry>,
+        payloads: Payloads,
     ) {
         let outcome = believable(outcome, &manifest);
         // Only for the lease's own session: what a stranger delivers must not take the place of
@@ -121,6 +140,7 @@ impl Farm {
             let machine = self.sessions.get(&session).map(|connected| connected.machine.clone());
             let delivery = Delivery {
                 manifest,
+                payloads,
                 srpm_sha256: record.and_then(|record| record.srpm_sha256),
                 machine: machine.unwrap_or_default(),
                 leased_at: record.map_or_else(Timestamp::now, |record| record.leased_at),

@@ -24,6 +24,11 @@ impl Space {
         Self { min_free, free_space, has_room: true, is_silent: false }
     }
 
+    /// Nothing is handed out, for lack of room.
+    pub(super) fn is_full(&self) -> bool {
+        !self.has_room
+    }
+
     /// Looks at the disk of a folder; gives whether there is room when that has changed.
     pub(super) async fn look(&mut self, folder: &Path) -> Option<bool> {
         if self.min_free == 0 && self.has_room {

@@ -52,13 +52,13 @@ pub struct FsckOptions {
     /// Mend what is safe; not while a server runs
     #[arg(long)]
     repair: bool,
-    /// Read all artifacts, and compare their digests too
+    /// Read all artifacts, and compare their digests too, and the metadata with what createrepo_c says
     #[arg(long)]
     digests: bool,
     /// Print an array of JSON objects instead of lines
     #[arg(long)]
     json: bool,
-    /// The program that makes the metadata, for --repair [default: createrepo_c]
+    /// The program that makes the metadata, for --digests and --repair [default: createrepo_c]
     #[arg(long, value_name = "PATH", env = "MOJI_CREATEREPO")]
     pub createrepo: Option<PathBuf>,
     /// The server's configuration file, for what is not given here
@@ -102,7 +102,7 @@ impl FsckOptions {
             may_repair(folders, server)?;
         }
         let depth = if self.digests { Depth::Digests } else { Depth::Sizes };
-        let options = Options { depth, server };
+        let options = Options { depth, server, createrepo };
         let found = match server {
             Server::Stopped => check(folders, options)?,
             Server::Running => look_often(folders, options)?,
@@ -152,8 +152,10 @@ impl FsckOptions {
         let repairable = left.iter().filter(|difference| difference.repair().is_some()).count();
         match (all.len(), left.len()) {
             (0, _) => writeln!(out, "folders, records, metadata and history agree"),
+            (1, 0) => writeln!(out, "1 difference, repaired"),
             (all, 0) => writeln!(out, "{all} differences, all repaired"),
             (all, left) if self.repair => writeln!(out, "{all} differences, {left} are left"),
+            (1, _) => writeln!(out, "1 difference; --repair mends {repairable} of it"),
             (all, _) => writeln!(out, "{all} differences; --repair mends {repairable} of them"),
         }
     }
@@ -179,7 +181,7 @@ fn may_repair(folders: &Folders, server: Server) -> anyhow::Result<()> {
 }
 
 /// What stays so although a server is at work.
-fn look_often(folders: &Folders, options: Options) -> anyhow::Result<Vec<Difference>> {
+fn look_often(folders: &Folders, options: Options<'_>) -> anyhow::Result<Vec<Difference>> {
     let mut found = check(folders, options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     for _ in 0..PATIENCE {

@@ -88,6 +88,13 @@ pub enum Difference {
         /// Why.
         why: String,
     },
+    /// A folder that cannot be read.
+    UnreadableFolder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// A record that tells of another build than its folder.
     ForeignRecord {
         /// The record.
@@ -276,6 +283,7 @@ impl Difference {
             Self::Stray { .. } => "stray",
             Self::Leftover { .. } => "leftover",
             Self::UnreadableRecord { .. } => "unreadable-record",
+            Self::UnreadableFolder { .. } => "unreadable-folder",
             Self::ForeignRecord { .. } => "foreign-record",
             Self::NoArtifact { .. } => "no-artifact",
             Self::ArtifactSize { .. } => "artifact-size",
@@ -288,6 +296,8 @@ impl Difference {
                 Disagreement::Missing => "listed-rpm-missing",
                 Disagreement::Size => "listed-rpm-size",
                 Disagreement::Digest => "listed-rpm-digest",
+                Disagreement::Description(_) => "listed-rpm-description",
+                Disagreement::NotCompared(_) => "not-compared",
                 Disagreement::Generation(_) => "damaged-generation",
                 Disagreement::Leftover => "leftover",
                 Disagreement::Stray => "stray",
@@ -317,6 +327,7 @@ impl Difference {
             | Self::Stray { path }
             | Self::Leftover { path }
             | Self::UnreadableRecord { path, .. }
+            | Self::UnreadableFolder { path, .. }
             | Self::ForeignRecord { path, .. }
             | Self::NoArtifact { path }
             | Self::ArtifactSize { path, .. }
@@ -348,6 +359,7 @@ impl Difference {
             | Self::Stray { .. }
             | Self::Leftover { .. } => Area::Folders,
             Self::UnreadableRecord { .. }
+            | Self::UnreadableFolder { .. }
             | Self::ForeignRecord { .. }
             | Self::NoArtifact { .. }
             | Self::ArtifactSize { .. }
@@ -381,7 +393,7 @@ impl Difference {
             Self::Metadata { path, what: Disagreement::Generation(_) | Disagreement::Leftover, .. } => {
                 Some(Repair::RemoveFolder(path.clone()))
             }
-            Self::Metadata { what: Disagreement::Stray, .. } => None,
+            Self::Metadata { what: Disagreement::Stray | Disagreement::NotCompared(_), .. } => None,
             Self::Metadata { repository, .. } => Some(Repair::MakeMetadata(repository.clone())),
             Self::NoHistory { .. }
             | Self::OldHistory { .. }
@@ -396,6 +408,7 @@ impl Difference {
             | Self::TwoRecords { .. }
             | Self::Stray { .. }
             | Self::UnreadableRecord { .. }
+            | Self::UnreadableFolder { .. }
             | Self::ForeignRecord { .. }
             | Self::NoArtifact { .. }
             | Self::ArtifactSize { .. }
@@ -438,6 +451,9 @@ impl Difference {
             Self::Stray { .. } => "no server has put that here".into(),
             Self::Leftover { .. } => "a crash has left it".into(),
             Self::UnreadableRecord { why, .. } => format!("it cannot be read: {why}").into(),
+            Self::UnreadableFolder { why, .. } => {
+                format!("what is in it was not looked at: {why}; give it to the server's user").into()
+            }
             Self::ForeignRecord { says, .. } => format!("it tells of {says}: was the folder renamed?").into(),
             Self::NoArtifact { .. } => "build.json names it, and it is not there".into(),
             Self::ArtifactSize { recorded, found, .. } => {
@@ -479,6 +495,12 @@ fn metadata(repository: &Repository, what: &Disagreement) -> String {
         Disagreement::Missing => format!("the metadata of {repository} name it, and it is not there"),
         Disagreement::Size => format!("the metadata of {repository} give another size"),
         Disagreement::Digest => format!("the metadata of {repository} give another SHA-256"),
+        Disagreement::Description(file) => {
+            format!("{file} of {repository} says otherwise of it than createrepo_c does now")
+        }
+        Disagreement::NotCompared(why) => {
+            format!("what the metadata of {repository} say of packages is not compared: {why}")
+        }
         Disagreement::Generation(why) => format!("this generation of {repository} cannot be used: {why}"),
         Disagreement::Leftover => "a crash has left it".to_owned(),
         Disagreement::Stray => format!("it is none of the generations of {repository}: remove it yourself"),

@@ -16,6 +16,7 @@ mod staging;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::Context as _;
 
@@ -28,11 +29,13 @@ use crate::metadata::{self, MetadataConfig};
 
 /// How to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Options {
+pub struct Options<'a> {
     /// How files are compared with what is said of them.
     pub depth: Depth,
     /// Who else uses the folders.
     pub server: Server,
+    /// What describes packages once more, to compare digests.
+    pub createrepo: &'a Path,
 }
 
 /// How files are compared with what is said of them.
@@ -57,7 +60,7 @@ pub enum Server {
 ///
 /// # Errors
 /// When a folder cannot be read.
-pub fn check(folders: &Folders, options: Options) -> anyhow::Result<Vec<Difference>> {
+pub fn check(folders: &Folders, options: Options<'_>) -> anyhow::Result<Vec<Difference>> {
     look(folders, options, &Area::ALL.into())
 }
 
@@ -67,7 +70,7 @@ pub fn check(folders: &Folders, options: Options) -> anyhow::Result<Vec<Differen
 /// When a folder cannot be read.
 pub fn recheck(
     folders: &Folders,
-    options: Options,
+    options: Options<'_>,
     before: &[Difference],
 ) -> anyhow::Result<Vec<Difference>> {
     let mut still = look(folders, options, &before.iter().map(Difference::area).collect())?;
@@ -75,7 +78,7 @@ pub fn recheck(
     Ok(still)
 }
 
-fn look(folders: &Folders, options: Options, areas: &BTreeSet<Area>) -> anyhow::Result<Vec<Difference>> {
+fn look(folders: &Folders, options: Options<'_>, areas: &BTreeSet<Area>) -> anyhow::Result<Vec<Difference>> {
     let mut found = Vec::new();
     if areas.iter().any(|area| *area != Area::Metadata) {
         let when = match options.server {
@@ -96,7 +99,10 @@ fn look(folders: &Folders, options: Options, areas: &BTreeSet<Area>) -> anyhow::
         }
     }
     if areas.contains(&Area::Metadata) {
-        let config = MetadataConfig::new(folders.repo.clone(), folders.metadata_private());
+        let config = MetadataConfig {
+            createrepo: options.createrepo.to_owned(),
+            ..MetadataConfig::new(folders.repo.clone(), folders.metadata_private())
+        };
         let disagreements = metadata::inspect(&config, options.depth == Depth::Digests)
             .context("cannot compare the metadata with REPO")?;
         found.extend(disagreements.into_iter().map(|(repository, path, what)| Difference::Metadata {
@@ -132,6 +138,10 @@ fn history(folders: &Folders, inspected: Inspected, found: &mut Vec<Difference>)
                 let attempt = settled.record.attempt.as_ref().map(|attempt| attempt.id);
                 Some(Difference::UnknownToHistory { path, key: settled.key, attempt })
             }
+            Entry::FoundParked { key, record, .. } => {
+                let attempt = record.attempt.map(|attempt| attempt.id);
+                Some(Difference::UnknownToHistory { path, key, attempt })
+            }
             Entry::Settled(settled) => Some(Difference::OpenInHistory { path, key: settled.key }),
             Entry::Withdrawn { key, .. } => Some(Difference::OpenInHistory { path, key }),
             Entry::AttemptEnded(end) => {
@@ -143,7 +153,9 @@ fn history(folders: &Folders, inspected: Inspected, found: &mut Vec<Difference>)
             | Entry::Leased(_)
             | Entry::Readopted(_)
             | Entry::Parked(_)
-            | Entry::Provided { .. } => None,
+            | Entry::Together(_)
+            | Entry::Provided { .. }
+            | Entry::Happened(_) => None,
         }
     }));
 }

@@ -17,6 +17,10 @@ pub(super) fn check(survey: &Survey, depth: Depth, found: &mut Vec<Difference>) 
     found.extend(
         unreadable.map(|(path, why)| Difference::UnreadableRecord { path: path.clone(), why: why.clone() }),
     );
+    let closed = survey.closed.iter();
+    found.extend(
+        closed.map(|(path, why)| Difference::UnreadableFolder { path: path.clone(), why: why.clone() }),
+    );
     for record in survey.records.iter().filter(|found| matches!(found.place, Place::Result | Place::Further))
     {
         match result(record, depth, found) {

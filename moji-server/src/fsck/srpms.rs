@@ -91,7 +91,7 @@ fn finished(folders: &Folders, survey: &Survey, key: &BuildKey, found: &mut Vec<
     }
     let last = in_repo(survey, key).max_by_key(|found| found.at());
     match (beside.as_slice(), last) {
-        ([], _) if is_torn => {}
+        ([], _) if is_torn || survey.hides(folders, key) => {}
         ([], None) => found.push(Difference::NoResult { path: folders.finished.join(key.path()) }),
         ([], Some(last)) if !last.record.outcome.is_success() => {
             found.push(Difference::NoFailureRecord { path: record_path, copy: last.path.clone() });

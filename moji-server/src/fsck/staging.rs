@@ -1,8 +1,9 @@
 //! What only moji's own writing can have left: staging of attempts, parts of files, probes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use moji_proto::names::RESERVED_ARTIFACT;
 use moji_proto::{AttemptId, TargetName};
@@ -28,7 +29,7 @@ pub(super) fn check(
     if server == Server::Stopped {
         attempts(folders, inspected, found)?;
     }
-    leftovers(folders, found)
+    leftovers(folders, &inspected.survey.closed, found)
 }
 
 fn attempts(folders: &Folders, inspected: &Inspected, found: &mut Vec<Difference>) -> io::Result<()> {
@@ -105,8 +106,16 @@ pub(super) fn is_part(name: &str) -> bool {
     record.is_some_and(|name| name == RESERVED_ARTIFACT || name.ends_with(FAILED) || name.ends_with(HELD))
 }
 
-fn leftovers(folders: &Folders, found: &mut Vec<Difference>) -> io::Result<()> {
+fn leftovers(
+    folders: &Folders,
+    closed: &BTreeMap<PathBuf, String>,
+    found: &mut Vec<Difference>,
+) -> io::Result<()> {
     let mut look = |folder: &Path, is_leftover: &dyn Fn(&str) -> bool| -> io::Result<()> {
+        // It is told of elsewhere.
+        if closed.contains_key(folder) {
+            return Ok(());
+        }
         let entries = there(folder)?.into_iter();
         let entries = entries.filter(|(name, metadata)| metadata.is_file() && is_leftover(name));
         found.extend(entries.map(|(name, _)| Difference::Leftover { path: folder.join(name) }));
@@ -134,7 +143,7 @@ fn leftovers(folders: &Folders, found: &mut Vec<Difference>) -> io::Result<()> {
     for (name, _) in result_folders(&folders.repo)? {
         let folder = folders.repo.join(name);
         look(&folder, &is_part)?;
-        if is_repository(&folder) {
+        if is_repository(&folder) && !closed.contains_key(&folder) {
             look(&folder.join("repodata"), &is_unfinished)?;
             for (name, _) in result_folders(&folder)? {
                 look(&folder.join(name), &is_part)?;

@@ -21,7 +21,9 @@ use crate::lease_record::{FileIdentity, LeaseRecord};
 use crate::metadata::{Repository, make_anew};
 use crate::record::{AttemptRecord, BuildRecord, FORMAT};
 
-const DEEP: Options = Options { depth: Depth::Digests, server: Server::Stopped };
+fn deep() -> Options<'static> {
+    Options { depth: Depth::Digests, server: Server::Stopped, createrepo: Path::new("createrepo_c") }
+}
 
 fn id(serial: u64) -> AttemptId {
     AttemptId { boot: 7, serial }
@@ -86,7 +88,7 @@ impl Farm {
         farm.finish("c", 3, failed(), &[("build.log", b"it does not compile")]);
         farm.make_metadata();
         history::rebuild(&farm.folders, None).unwrap();
-        assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+        assert_eq!(check(&farm.folders, deep()).unwrap(), []);
         farm
     }
 
@@ -184,12 +186,12 @@ fn kinds(differences: &[Difference]) -> Vec<&'static str> {
 fn is_mended(wanted: &[&str], damage: impl FnOnce(&Farm)) -> Farm {
     let farm = Farm::new();
     damage(&farm);
-    let mut found = check(&farm.folders, DEEP).unwrap();
+    let mut found = check(&farm.folders, deep()).unwrap();
     assert_eq!(kinds(&found), wanted, "{found:#?}");
     for _ in 0..3 {
         let failed = repair(&farm.folders, Path::new("createrepo_c"), &found);
         assert!(failed.is_empty(), "{failed:?}");
-        found = check(&farm.folders, DEEP).unwrap();
+        found = check(&farm.folders, deep()).unwrap();
     }
     assert_eq!(found, []);
     farm
@@ -199,13 +201,13 @@ fn is_mended(wanted: &[&str], damage: impl FnOnce(&Farm)) -> Farm {
 fn is_left(wanted: &[&str], damage: impl FnOnce(&Farm)) {
     let farm = Farm::new();
     damage(&farm);
-    let found = check(&farm.folders, DEEP).unwrap();
+    let found = check(&farm.folders, deep()).unwrap();
     assert_eq!(kinds(&found), wanted, "{found:#?}");
     assert!(found.iter().all(|difference| difference.repair().is_none()));
     let before = farm.content();
     assert!(repair(&farm.folders, Path::new("createrepo_c"), &found).is_empty());
     assert_eq!(farm.content(), before);
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), found);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), found);
 }
 
 #[test]
@@ -248,7 +250,7 @@ fn a_cut_commit() {
     let farm = Farm::new();
     fs::rename(farm.finished("a"), farm.working("a")).unwrap();
     fs::create_dir_all(farm.staging(9).join(RESULTS)).unwrap();
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
 }
 
 #[test]
@@ -274,7 +276,7 @@ fn records_without_an_srpm() {
     // Queued again: the record of the last time stays until it is settled.
     let farm = Farm::new();
     fs::rename(farm.finished("c"), farm.source("c")).unwrap();
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
 }
 
 #[test]
@@ -292,7 +294,7 @@ fn records_that_contradict() {
     // A failure after a success is no contradiction.
     let farm = Farm::new();
     outdated("a", 2000, "failed")(&farm);
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
 }
 
 #[test]
@@ -306,10 +308,10 @@ fn staging_of_what_is_over() {
     // It may belong to what is in WORKING, and a running server's is its own.
     let farm = Farm::new();
     over(9, "build.log")(&farm);
-    let running = Options { server: Server::Running, ..DEEP };
+    let running = Options { server: Server::Running, ..deep() };
     assert_eq!(check(&farm.folders, running).unwrap(), []);
     put(&farm.working("d"), b"d");
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
 }
 
 #[test]
@@ -328,9 +330,9 @@ fn staging_of_an_attempt_that_may_come_back() {
     let (builder, nvr) = ("board".parse().unwrap(), "e-1-1".parse().unwrap());
     let record = LeaseRecord::of_claim(&held, &key("e"), &builder, nvr, FileIdentity::of(&source).unwrap());
     record.write(&farm.folders).unwrap();
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
     put(&source, b"another one");
-    let found = check(&farm.folders, DEEP).unwrap();
+    let found = check(&farm.folders, deep()).unwrap();
     assert!(matches!(found[..], [Difference::OrphanedStaging { .. }]), "{found:?}");
 }
 
@@ -364,7 +366,7 @@ fn records_that_cannot_be_read_or_tell_of_others() {
     let farm = Farm::new();
     fs::rename(farm.repo("a-1-1"), farm.repo("a-1-2")).unwrap();
     farm.make_metadata();
-    assert_eq!(kinds(&check(&farm.folders, DEEP).unwrap()), ["foreign-record"]);
+    assert_eq!(kinds(&check(&farm.folders, deep()).unwrap()), ["foreign-record"]);
 }
 
 #[test]
@@ -376,7 +378,7 @@ fn artifacts() {
     is_left(&["unnamed-file"], |farm| symlink("build.log", farm.repo("c-1-1/link.log")).unwrap());
     let farm = Farm::new();
     put(&farm.repo("a-1-1/build.log"), b"LOG");
-    let quick = Options { depth: Depth::Sizes, ..DEEP };
+    let quick = Options { depth: Depth::Sizes, ..deep() };
     assert_eq!(check(&farm.folders, quick).unwrap(), [], "without --digests only sizes count");
     // The logs of a second attempt.
     let mut second = record("a", 5, 2000, failed());
@@ -433,10 +435,26 @@ fn metadata_and_files() {
 fn metadata_that_cannot_be_made_are_said() {
     let farm = Farm::new();
     put(&farm.repo("mine/d.rpm"), &rpm("d"));
-    let found = check(&farm.folders, DEEP).unwrap();
+    let found = check(&farm.folders, deep()).unwrap();
     let failed = repair(&farm.folders, Path::new("/nonexistent/createrepo_c"), &found);
     assert!(failed[0].to_string().contains("install createrepo_c"), "{failed:?}");
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), found);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), found);
+}
+
+/// Who asks whether the metadata say what createrepo_c says is told when nobody can know.
+#[test]
+fn metadata_that_cannot_be_compared_are_a_difference() {
+    let farm = Farm::new();
+    put(&farm.repo("mine/d.rpm"), &rpm("d"));
+    farm.make_metadata();
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
+    let blind = Options { createrepo: Path::new("/nonexistent/createrepo_c"), ..deep() };
+    let found = check(&farm.folders, blind).unwrap();
+    assert_eq!(kinds(&found), ["not-compared"; 2], "in REPO and in its target");
+    assert!(
+        found.iter().all(|one| one.repair().is_none() && one.to_string().contains("install createrepo_c"))
+    );
+    assert_eq!(check(&farm.folders, Options { depth: Depth::Sizes, ..blind }).unwrap(), []);
 }
 
 #[test]
@@ -498,7 +516,7 @@ fn a_history_that_knows_less_or_something_else() {
     let farm = Farm::new();
     queued(&farm);
     farm.tell(&[leased("d", 20), Entry::AttemptEnded(AttemptEnd::new(id(20), at, Ending::Lost))]);
-    assert_eq!(check(&farm.folders, DEEP).unwrap(), []);
+    assert_eq!(check(&farm.folders, deep()).unwrap(), []);
 }
 
 #[test]
@@ -506,12 +524,28 @@ fn what_settles_meanwhile_is_not_said() {
     let farm = Farm::new();
     put(&farm.finished("d"), b"d");
     put(&farm.finished("e"), b"e");
-    let found = check(&farm.folders, DEEP).unwrap();
+    let found = check(&farm.folders, deep()).unwrap();
     assert_eq!(kinds(&found), ["no-result", "no-result"]);
     fs::remove_file(farm.finished("d")).unwrap();
     put(&farm.finished("new"), b"not there before");
-    let still = recheck(&farm.folders, DEEP, &found).unwrap();
+    let still = recheck(&farm.folders, deep(), &found).unwrap();
     assert_eq!(still.iter().map(Difference::path).collect::<Vec<_>>(), [farm.finished("e")]);
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_is_named_and_the_rest_is_looked_at() {
+    let hidden = "h".repeat(190);
+    let farm = Farm { folders: TempFolders::with_closed(&format!("{hidden}-1-1")) };
+    farm.finish("c", 3, failed(), &[("build.log", b"it does not compile")]);
+    history::rebuild(&farm.folders, None).unwrap();
+    put(&farm.finished(&hidden), b"its result is in there");
+    fs::write(farm.folders.repo.join("c-1-1/build.log"), "short").unwrap();
+    let areas = BTreeSet::from([Area::Folders, Area::Results, Area::History]);
+    let found = look(&farm.folders, deep(), &areas).unwrap();
+    assert_eq!(kinds(&found), ["artifact-size", "unreadable-folder"]);
+    let Difference::UnreadableFolder { path, .. } = &found[1] else { panic!("{found:?}") };
+    assert_eq!(*path, farm.folders.repo.join(format!("{hidden}-1-1")));
+    assert!(found[1].sentence().contains("give it to the server's user") && found[1].repair().is_none());
 }
 
 #[test]

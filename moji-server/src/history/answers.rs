@@ -9,8 +9,8 @@ use rusqlite::{Connection, Row, params};
 
 use super::entry::{BuildState, Verdict};
 use super::sqlite::key;
-use super::store::{ParkedBuild, Parks, Products, SettledBuild, StoreError};
-use super::words::{Columns, micros, time};
+use super::store::{ParkedBuild, Parks, Products, SettledBuild, StoreError, Waiting};
+use super::words::{Columns, micros, time, unsigned};
 use crate::estimates::{BuilderClass, Sample};
 
 type Done<T> = Result<T, StoreError>;
@@ -28,11 +28,23 @@ pub(super) fn parked(connection: &Connection) -> Done<Parks> {
     let mut parks = Parks::new();
     while let Some(row) = rows.next()? {
         let generation = row.get::<_, Option<i64>>(5)?.map_or(0, unsigned);
-        let (since, missing) = (time(row.get(2)?), requirements(row, 3)?);
+        let (since, missing) = (time(row.get(2)?), Columns(row).list(3)?);
         let parked = ParkedBuild { since, missing, tries: row.get(4)?, generation };
         parks.insert(key(&Columns(row))?, parked);
     }
     Ok(parks)
+}
+
+/// The builds that wait.
+pub(super) fn waiting(connection: &Connection) -> Done<Waiting> {
+    let sql = "SELECT target, srpm, size FROM builds WHERE state = 'queued' AND size IS NOT NULL";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut waiting = Waiting::new();
+    while let Some(row) = rows.next()? {
+        waiting.insert(key(&Columns(row))?, unsigned(row.get(2)?));
+    }
+    Ok(waiting)
 }
 
 /// Attempts that succeeded.
@@ -93,7 +105,7 @@ fn settled_build(row: &Row<'_>) -> Done<Option<SettledBuild>> {
         verdict,
         failure: columns.maybe_word(4)?,
         reason: row.get(5)?,
-        missing: if verdict == Verdict::Succeeded { Vec::new() } else { requirements(row, 6)? },
+        missing: if verdict == Verdict::Succeeded { Vec::new() } else { columns.list(6)? },
         attempts: row.get(7)?,
         queued_at: time(row.get(8)?),
         settled_at: time(row.get(9)?),
@@ -117,17 +129,6 @@ pub(super) fn products(connection: &Connection) -> Done<Products> {
     Ok(products)
 }
 
-/// A list in a column that may be NULL.
-fn requirements(row: &Row<'_>, at: usize) -> Done<Vec<String>> {
-    let Some(json) = row.get::<_, Option<String>>(at)? else { return Ok(Vec::new()) };
-    serde_json::from_str(&json).map_err(|error| StoreError::Broken(format!("missing: {error}")))
-}
-
 fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
-}
-
-/// A column that is never below 0.
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

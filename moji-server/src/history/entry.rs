@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use moji_proto::api::EventKind;
 use moji_proto::{AttemptId, Nvr, Outcome, Sha256, TargetName};
 
 use crate::estimates::BuilderClass;
@@ -145,6 +146,23 @@ pub struct Settled {
     pub size: Option<u64>,
 }
 
+/// Something that happened to no build in particular: an event, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Happening {
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub kind: EventKind,
+    /// In one line for people.
+    pub text: String,
+    /// To which builder.
+    pub builder: Option<BuilderId>,
+    /// To which target; with [`EventKind::Published`]; `None`: to REPO itself.
+    pub target: Option<TargetName>,
+    /// Which generation is served now.
+    pub generation: Option<u64>,
+}
+
 /// One thing that happened.
 ///
 /// Entries of one build must come in the order in which things happened. Each can be told twice: the
@@ -181,9 +199,23 @@ pub enum Entry {
         /// Where it was missed.
         reason: String,
     },
+    /// Something happened to no build in particular.
+    Happened(Happening),
     /// A record was found in the folders that the history did not know: a build that was settled
     /// long ago. Never settles a build that is open.
     Unearthed(Settled),
+    /// A record in REPO tells that a build waits for requirements that nothing provides, and its SRPM is in SOURCE:
+    /// the history did not know the build, or not how that attempt ended.
+    FoundParked {
+        /// Which.
+        key: BuildKey,
+        /// The record, of an attempt.
+        record: Box<BuildRecord>,
+        /// The SRPM's size.
+        size: u64,
+    },
+    /// What is true only together: after a crash all of it is known, or nothing.
+    Together(Vec<Entry>),
 }
 
 /// Where a build stands.

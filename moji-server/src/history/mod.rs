@@ -6,8 +6,8 @@
 //! waits for it goes into one transaction.
 //!
 //! ```text
-//! farm ─ Entry ─▶ bounded channel ─▶ writer ─▶ Store (SQLite)
-//!                                      ▲
+//! farm ─ Entry ─▶ bounded channel ─▶ writer ─▶ Store (SQLite) ◀─ Reader ─ Views
+//!                                      ▲  └─ events, when they are written ─▶ subscribers
 //! folders ─▶ survey ─▶ plan ───────────┘   at the start, and when entries were lost
 //! ```
 //!
@@ -16,7 +16,9 @@
 
 mod answers;
 mod entry;
+mod events;
 mod inspect;
+mod reader;
 mod reconcile;
 mod schema;
 mod sqlite;
@@ -24,11 +26,12 @@ mod store;
 mod survey;
 #[cfg(test)]
 mod tests;
+mod views;
 mod words;
 mod write;
 mod writer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,14 +39,18 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
+use moji_proto::api::Event;
+use tokio::sync::broadcast;
 
-pub use entry::{AttemptEnd, BuildState, Ending, Entry, Leased, Parked, Settled, Srpm, Verdict};
+pub use entry::{AttemptEnd, BuildState, Ending, Entry, Happening, Leased, Parked, Settled, Srpm, Verdict};
 pub(crate) use inspect::{FileState, Inspected, inspect, rebuild};
+pub use reader::Reader;
 pub(crate) use reconcile::When;
-pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, ParkedBuild, Parks, Products};
+pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, ParkedBuild, Parks, Products, Waiting};
 pub use store::{SettledBuild, Stamp, Stamps, Store, StoreError};
 pub(crate) use survey::{FAILED, Found, HELD, Place, Seen, Srpms, Survey};
 pub(crate) use survey::{entries, further_attempt, is_repository, recorded, result_folders};
+pub use views::{BuildFilter, Events, FoundAttempt, Views};
 
 use crate::BuildKey;
 use crate::estimates::Sample;
@@ -56,6 +63,9 @@ use writer::{Message, Question, Writer};
 
 /// What may wait for the writer: some minutes of a busy farm.
 const WAITING_MAX: usize = 4096;
+
+/// How many events a subscriber may be behind.
+const EVENTS: usize = 1024;
 
 /// How many attempts a start reads to know how long builds take: five of each of many packages.
 const DURATIONS_MAX: usize = 100_000;
@@ -71,6 +81,8 @@ pub struct History {
     recorder: Recorder,
     writer: JoinHandle<()>,
     remembered: Remembered,
+    reader: Reader,
+    events: broadcast::Sender<Arc<Event>>,
 }
 
 /// What a server must know of those before it, beside what went wrong.
@@ -80,6 +92,8 @@ pub struct Remembered {
     pub unanswered: Vec<Given>,
     /// The builds that wait for what they miss.
     pub parked: Parks,
+    /// The builds that wait for a builder.
+    pub waiting: Waiting,
     /// How long builds took, oldest first.
     pub durations: Vec<Sample>,
     /// What the last good build of each package provides.
@@ -126,18 +140,25 @@ impl History {
                 }
                 _ => {
                     tracing::warn!("builds go on without the history until it can be used: {error:#}");
-                    (None, OpenTries::new(), Remembered::default())
+                    // That one waits for something, the folders tell too.
+                    let parked = reconcile::parked(folders).unwrap_or_else(|error| {
+                        tracing::warn!("what was parked is tried again: {error:#}");
+                        Parks::new()
+                    });
+                    (None, OpenTries::new(), Remembered { parked, ..Remembered::default() })
                 }
             },
         };
         let (to_writer, inbox) = sync_channel(WAITING_MAX);
         let missed = Arc::new(AtomicU64::new(0));
-        let writer = Writer::new(backend, store, folders.clone(), Arc::clone(&missed));
+        let (events, _) = broadcast::channel(EVENTS);
+        let writer = Writer::new(backend, store, folders.clone(), Arc::clone(&missed), events.clone());
         let writer = std::thread::Builder::new()
             .name("history".to_owned())
             .spawn(move || writer.run(&inbox))
             .context("cannot start the history's thread")?;
-        Ok((Self { recorder: Recorder { to_writer, missed }, writer, remembered }, tries))
+        let (recorder, reader) = (Recorder { to_writer, missed }, Reader::of(folders));
+        Ok((Self { recorder, writer, remembered, reader, events }, tries))
     }
 
     /// The attempts of servers before this one that may turn up again, the oldest first. Only once.
@@ -153,6 +174,17 @@ impl History {
     /// For those who tell what happens.
     pub fn recorder(&self) -> Recorder {
         self.recorder.clone()
+    }
+
+    /// For those who look.
+    pub fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    /// Who subscribes hears of each event as soon as it is written, in the order of their ids. Who is too slow is
+    /// told so, and asks [`Views::events`] for what it has missed.
+    pub fn events(&self) -> broadcast::Sender<Arc<Event>> {
+        self.events.clone()
     }
 
     /// See [`Recorder::record`].
@@ -180,16 +212,40 @@ impl Recorder {
     /// Tells what happened. Never waits: what does not fit is counted, and made up for from the folders
     /// later.
     pub fn record(&self, entry: Entry) {
-        match self.to_writer.try_send(Message::Entry(Box::new(entry))) {
+        self.tell(Message::Entry(Box::new(entry)), 1);
+    }
+
+    /// The same for all that the start of a server brings, however much that is.
+    pub fn record_all(&self, entries: Vec<Entry>) {
+        let count = entries.len() as u64;
+        if count > 0 {
+            self.tell(Message::Entries(entries), count);
+        }
+    }
+
+    fn tell(&self, message: Message, entries: u64) {
+        match self.to_writer.try_send(message) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                if self.missed.fetch_add(1, Ordering::Relaxed) == 0 {
+                if self.missed.fetch_add(entries, Ordering::Relaxed) == 0 {
                     tracing::warn!("the history cannot keep up; what it misses is made up for later");
                 }
             }
             // Closed: the server ends.
             Err(TrySendError::Disconnected(_)) => {}
         }
+    }
+
+    /// A receiver of events outside has got them up to that one. Never waits: what does not fit is made up for by
+    /// what is told next, or else it gets some of them once more.
+    pub fn delivered(&self, sink: &str, id: u64) {
+        let _ = self.to_writer.try_send(Message::Delivered(sink.to_owned(), id));
+    }
+
+    /// These are all the receivers of events outside: nothing is kept for others. Never waits; what does not fit
+    /// is lost.
+    pub fn keep_sinks(&self, sinks: BTreeSet<String>) {
+        let _ = self.to_writer.try_send(Message::Sinks(sinks));
     }
 
     /// Asks for something when all that was told before is written. `None` when that cannot be written or
@@ -219,6 +275,7 @@ fn begin(folders: &Folders, backend: &mut dyn Backend) -> anyhow::Result<Begun> 
         let remembered = Remembered {
             unanswered: store.unanswered(EVIDENCE)?,
             parked: store.parked()?,
+            waiting: store.waiting()?,
             durations: store.durations(DURATIONS_MAX)?,
             products: store.products()?,
         };

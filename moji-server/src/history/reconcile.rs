@@ -7,13 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use jiff::Timestamp;
+use moji_proto::Outcome;
 
 use super::entry::{AttemptEnd, BuildState, Ending, Entry, Settled, Verdict};
-use super::store::{Known, OpenBuild, Stamps, Store};
+use super::store::{Known, OpenBuild, ParkedBuild, Parks, Stamps, Store};
 use super::survey::{Found, Place, Survey, survey};
 use crate::BuildKey;
 use crate::folders::Folders;
+use crate::lease_record::digest_of;
 
+/// So many folders that cannot be read are named in the log.
+const CLOSED_TOLD: usize = 10;
 /// What is written in one transaction.
 const BATCH: usize = 1000;
 
@@ -47,7 +51,10 @@ pub(crate) fn reconcile(folders: &Folders, store: &mut dyn Store, when: When) ->
     let known = store.known()?;
     let wanted = known.open.iter().map(|(key, build)| (key.clone(), build.nvr.clone())).collect();
     let survey = survey(folders, &store.stamps()?, &wanted).context("cannot read the folders")?;
-    let entries = plan(&survey, &known, when, Timestamp::now());
+    tell_closed(&survey);
+    let mut entries = plan(&survey, &known, when, Timestamp::now());
+    entries.retain(|entry| !is_for_another_srpm(folders, entry));
+    leave_hidden(folders, &survey, &known, &mut entries);
     for batch in entries.chunks(BATCH) {
         store.apply(batch)?;
     }
@@ -55,7 +62,7 @@ pub(crate) fn reconcile(folders: &Folders, store: &mut dyn Store, when: When) ->
     let mut done = Reconciled { unreadable: survey.unreadable.len(), ..Reconciled::default() };
     for entry in &entries {
         match entry {
-            Entry::Unearthed(_) => done.unearthed += 1,
+            Entry::Unearthed(_) | Entry::FoundParked { .. } => done.unearthed += 1,
             Entry::Settled(_) | Entry::Withdrawn { .. } => done.closed += 1,
             Entry::AttemptEnded(_) => done.ended += 1,
             _ => {}
@@ -67,14 +74,72 @@ pub(crate) fn reconcile(folders: &Folders, store: &mut dyn Store, when: When) ->
 /// All that the folders show and that `known` lacks or contradicts.
 pub(crate) fn look(folders: &Folders, known: &Known, when: When) -> anyhow::Result<(Survey, Vec<Entry>)> {
     let survey = survey(folders, &Stamps::new(), &BTreeMap::new()).context("cannot read the folders")?;
-    let entries = plan(&survey, known, when, Timestamp::now());
+    let mut entries = plan(&survey, known, when, Timestamp::now());
+    entries.retain(|entry| !is_for_another_srpm(folders, entry));
+    leave_hidden(folders, &survey, known, &mut entries);
     Ok((survey, entries))
+}
+
+/// Says which folders cannot be read, and what to do.
+fn tell_closed(survey: &Survey) {
+    for (folder, why) in survey.closed.iter().take(CLOSED_TOLD) {
+        tracing::warn!(
+            "the history does not know what is in {}: {why}. Give it to the server's user; the next start reads it",
+            folder.display()
+        );
+    }
+    let more = survey.closed.len().saturating_sub(CLOSED_TOLD);
+    if more > 0 {
+        tracing::warn!("nor what is in {more} other folders; moji-server fsck names them");
+    }
+}
+
+/// Of a build that is not found nothing is told when it may lie where nobody can look.
+fn leave_hidden(folders: &Folders, survey: &Survey, known: &Known, entries: &mut Vec<Entry>) {
+    let gone = entries.iter().filter_map(|entry| match entry {
+        Entry::Withdrawn { key, .. } if survey.hides(folders, key) => Some(key.clone()),
+        _ => None,
+    });
+    let hidden: BTreeSet<BuildKey> = gone.collect();
+    let is_hidden = |key: Option<&BuildKey>| key.is_some_and(|key| hidden.contains(key));
+    entries.retain(|entry| match entry {
+        Entry::Withdrawn { key, .. } => !is_hidden(Some(key)),
+        Entry::AttemptEnded(end) => !is_hidden(known.attempts.get(&end.attempt).map(|known| &known.key)),
+        _ => true,
+    });
+}
+
+/// The builds that the folders alone show to be parked: for a start at which the history cannot be read.
+///
+/// # Errors
+/// When the folders cannot be read.
+pub(crate) fn parked(folders: &Folders) -> anyhow::Result<Parks> {
+    let (_, entries) = look(folders, &Known::default(), When::Quiet)?;
+    let parked = entries.into_iter().filter_map(|entry| {
+        let Entry::FoundParked { key, record, .. } = entry else { return None };
+        let (attempt, Outcome::Failed { missing, .. }) = (record.attempt?, record.outcome) else {
+            return None;
+        };
+        let generation = attempt.repository.map_or(0, |repository| repository.generation);
+        Some((key, ParkedBuild { since: attempt.delivered_at, missing, tries: 1, generation }))
+    });
+    Ok(parked.collect())
+}
+
+/// Whether a person has put another SRPM in the place of one that was parked.
+fn is_for_another_srpm(folders: &Folders, entry: &Entry) -> bool {
+    let Entry::FoundParked { key, record, .. } = entry else { return false };
+    let built = record.attempt.as_ref().and_then(|attempt| attempt.srpm_sha256);
+    // Without a digest there is nothing to tell them apart by: a build too many is the lesser harm.
+    built.is_none_or(|built| digest_of(&folders.source.join(key.path())).ok() != Some(built))
 }
 
 /// What the history must be told, in this order.
 pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -> Vec<Entry> {
     let mut plan = Vec::new();
     let mut told = BTreeSet::new();
+    // First, so that what is only guessed of their attempts comes too late.
+    plan.extend(survey.records.iter().filter_map(|found| found_parked(survey, known, when, found)));
     for (key, open) in &known.open {
         let waits = survey.source.contains_key(key);
         if survey.working.contains_key(key) {
@@ -120,6 +185,18 @@ pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -
     plan
 }
 
+/// What is to be told of the record of a parked build, whose end the history has not heard of. A farm at work may have
+/// woken it meanwhile, and what the history knows of it is not contradicted then.
+fn found_parked(survey: &Survey, known: &Known, when: When, found: &Found) -> Option<Entry> {
+    let seen = survey.source.get(&found.key)?;
+    let attempt = found.record.attempt.as_ref().filter(|_| found.record.parked)?;
+    let has_ended = known.attempts.get(&attempt.id).is_some_and(|attempt| attempt.has_outcome);
+    let is_waiting = found.place == Place::Result && !survey.working.contains_key(&found.key);
+    let may_be_woken = when == When::Running && known.open.contains_key(&found.key);
+    let (key, record) = (found.key.clone(), found.record.clone());
+    (is_waiting && !has_ended && !may_be_woken).then_some(Entry::FoundParked { key, record, size: seen.size })
+}
+
 /// A record without an attempt: it was settled above, or is known by its reason.
 fn is_refusal_known(survey: &Survey, known: &Known, found: &Found) -> bool {
     let is_open = known.open.contains_key(&found.key)
@@ -132,8 +209,8 @@ fn is_refusal_known(survey: &Survey, known: &Known, found: &Found) -> bool {
 
 fn reason(found: &Found) -> String {
     match &found.record.outcome {
-        moji_proto::Outcome::Succeeded => String::new(),
-        moji_proto::Outcome::Failed { reason, .. } => reason.clone(),
+        Outcome::Succeeded => String::new(),
+        Outcome::Failed { reason, .. } => reason.clone(),
     }
 }
 

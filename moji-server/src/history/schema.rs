@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::store::StoreError;
@@ -19,13 +20,17 @@ pub(super) const APPLICATION_ID: i32 = 0x6d6f_6a69;
 
 /// Each makes the next version of the schema from the one before; the first makes version 1. What
 /// was released is never changed: a change is one more.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema_1.sql"), include_str!("schema_2.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("schema_1.sql"), include_str!("schema_2.sql"), include_str!("schema_3.sql")];
 
 /// What every version has.
 const TABLES: [&str; 4] = ["builds", "attempts", "artifacts", "stamps"];
 
 /// How long to wait while somebody else (a person with sqlite3, `fsck`) holds the file.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// What a connection that is kept may keep of the file: below 0, KiB.
+const CACHE_KIB: i64 = -8 * 1024;
 
 /// How many broken files are kept.
 const BROKEN_KEPT: usize = 3;
@@ -60,11 +65,15 @@ fn is_wrong_value(error: &rusqlite::Error) -> bool {
     )
 }
 
+/// Statements that stay parsed: more than the writer has. With fewer each of them is gone again when its turn comes.
+const STATEMENTS: usize = 128;
+
 /// Opens the file for writing, brings it to the newest version, and says whether it is a new one.
 pub(super) fn open(path: &Path) -> Result<(Connection, bool), StoreError> {
     make_private(path)
         .map_err(|error| StoreError::Unavailable(format!("cannot open {}: {error}", path.display())))?;
     let mut connection = Connection::open_with_flags(path, flags())?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     connection.busy_timeout(BUSY)?;
     let version = check(&connection)?;
     // Some network file systems cannot share memory, which WAL needs; without it all works too.
@@ -82,6 +91,26 @@ pub(super) fn open_to_look(path: &Path) -> Result<(Connection, usize), StoreErro
     connection.pragma_update(None, "query_only", true)?;
     let version = check(&connection)?;
     Ok((connection, version))
+}
+
+/// Opens the file to ask it often: as [`open_to_look`], but the content is not checked, which takes seconds.
+/// It must be of the newest version.
+pub(super) fn open_to_ask(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(path, flags())?;
+    connection.busy_timeout(BUSY)?;
+    connection.pragma_update(None, "query_only", true)?;
+    connection.pragma_update(None, "cache_size", CACHE_KIB)?;
+    // The last one that closes the file would else write what waits in the log, perhaps of a file that has
+    // been put aside.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    match version(&connection)? {
+        found if found == MIGRATIONS.len() => Ok(connection),
+        0 => Err(StoreError::Unavailable("there is nothing in it yet".to_owned())),
+        found => Err(StoreError::Unavailable(format!(
+            "its version is {found}, and {} is needed: start moji-server once",
+            MIGRATIONS.len()
+        ))),
+    }
 }
 
 /// All that SQLite itself finds wrong, row by row and index by index: slower than [`check`].
@@ -112,8 +141,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whose it is, of which version, and whether it is sound. 0: there is nothing in it.
-fn check(connection: &Connection) -> Result<usize, StoreError> {
+/// Whose it is, and of which version. 0: there is nothing in it.
+fn version(connection: &Connection) -> Result<usize, StoreError> {
     let number = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     let (application, version) = (number("application_id")?, number("user_version")?);
@@ -130,6 +159,15 @@ fn check(connection: &Connection) -> Result<usize, StoreError> {
              one again, or move the file away; what can be is then made anew from the folders",
             MIGRATIONS.len()
         )));
+    }
+    Ok(version)
+}
+
+/// The same, and whether it is sound.
+fn check(connection: &Connection) -> Result<usize, StoreError> {
+    let version = version(connection)?;
+    if version == 0 {
+        return Ok(0);
     }
     let sql = "SELECT name FROM sqlite_schema WHERE type = 'table'";
     let tables = column(connection, sql)?;

@@ -7,16 +7,19 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use moji_proto::FailureKind;
-use rusqlite::{Connection, params};
+use moji_proto::api::Event;
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::answers;
 use super::entry::{BuildState, Ending, Entry};
+use super::events;
 use super::schema;
 use super::store::{
     Backend, Known, KnownAttempt, OpenBuild, Opened, Parks, Products, SettledBuild, Stamp, Stamps, Store,
-    StoreError,
+    StoreError, Waiting,
 };
-use super::words::Columns;
+use super::views;
+use super::words::{Columns, bytes, unsigned};
 use super::write::Write;
 use crate::BuildKey;
 use crate::estimates::Sample;
@@ -54,43 +57,73 @@ impl Backend for Sqlite {
             }
             Err(error) => return Err(error),
         };
-        Ok((Box::new(SqliteStore(connection)), opened))
+        Ok((Box::new(SqliteStore::new(connection)), opened))
     }
 }
 
+/// After how many entries old events are removed.
+const PRUNE: usize = 1000;
+
 /// An open file.
-pub(super) struct SqliteStore(Connection);
+pub(super) struct SqliteStore {
+    connection: Connection,
+    /// The least id of what happens from now on.
+    first_id: i64,
+    /// Entries since old events were removed.
+    entries: usize,
+}
 
 impl SqliteStore {
     /// Over a connection whose schema is the newest.
     pub(super) fn new(connection: Connection) -> Self {
-        Self(connection)
+        Self::new_at(connection, Timestamp::now())
+    }
+
+    /// The same, opened at that time.
+    pub(super) fn new_at(connection: Connection, now: Timestamp) -> Self {
+        Self { connection, first_id: now.as_millisecond(), entries: PRUNE }
+    }
+
+    /// [`Store::apply`] at that time.
+    pub(super) fn apply_at(&mut self, entries: &[Entry], now: Timestamp) -> Done {
+        let transaction = self.connection.transaction()?;
+        let write = Write { transaction: &transaction, now, first_id: self.first_id };
+        entries.iter().try_for_each(|entry| write.entry(entry))?;
+        self.entries = self.entries.saturating_add(entries.len());
+        if self.entries >= PRUNE {
+            events::prune(&transaction, now)?;
+            self.entries = 0;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    #[cfg(test)]
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
     }
 
     #[cfg(test)]
     pub(super) fn connection(&self) -> &Connection {
-        &self.0
+        &self.connection
     }
 }
 
 impl Store for SqliteStore {
     fn apply(&mut self, entries: &[Entry]) -> Done {
-        let transaction = self.0.transaction()?;
-        let write = Write(&transaction);
-        entries.iter().try_for_each(|entry| write.entry(entry))?;
-        Ok(transaction.commit()?)
+        self.apply_at(entries, Timestamp::now())
     }
 
     fn known(&self) -> Done<Known> {
         let mut known = Known::default();
-        let mut open = self.0.prepare("SELECT target, srpm, nvr FROM builds WHERE settled_at IS NULL")?;
+        let mut open =
+            self.connection.prepare("SELECT target, srpm, nvr FROM builds WHERE settled_at IS NULL")?;
         let mut rows = open.query([])?;
         while let Some(row) = rows.next()? {
             let row = Columns(row);
             let build = OpenBuild { nvr: row.maybe_parsed(2)?, running: BTreeSet::new() };
             known.open.insert(key(&row)?, build);
         }
-        let mut attempts = self.0.prepare(
+        let mut attempts = self.connection.prepare(
             "SELECT b.target, b.srpm, b.state, a.id, a.outcome IS NOT NULL, a.ended_at IS NULL \
              FROM attempts a JOIN builds b ON b.id = a.build",
         )?;
@@ -106,9 +139,9 @@ impl Store for SqliteStore {
             }
             known.attempts.insert(id, KnownAttempt { key, has_outcome: row.get(4)?, build });
         }
-        let mut refused = self.0.prepare(
+        let mut refused = self.connection.prepare(
             "SELECT target, srpm, ifnull(reason, '') FROM builds \
-             WHERE settled_by IS NULL AND state IN ('succeeded', 'failed', 'held')",
+             WHERE settled_by IS NULL AND state IN ('succeeded', 'failed', 'held', 'withdrawn')",
         )?;
         let mut rows = refused.query([])?;
         while let Some(row) = rows.next()? {
@@ -119,7 +152,7 @@ impl Store for SqliteStore {
 
     fn open_tries(&self) -> Done<BTreeMap<BuildKey, Vec<Try>>> {
         let mut tries: BTreeMap<BuildKey, Vec<Try>> = BTreeMap::new();
-        let mut statement = self.0.prepare(
+        let mut statement = self.connection.prepare(
             "SELECT b.target, b.srpm, a.id, a.builder, a.ending, a.failure \
              FROM attempts a JOIN builds b ON b.id = a.build \
              WHERE b.settled_at IS NULL AND a.ended_at IS NOT NULL ORDER BY a.ended_at, a.id",
@@ -147,7 +180,7 @@ impl Store for SqliteStore {
     }
 
     fn unanswered(&self, most: usize) -> Done<Vec<Given>> {
-        let mut statement = self.0.prepare(
+        let mut statement = self.connection.prepare(
             "SELECT b.target, b.srpm, a.id, a.builder, a.target FROM attempts a JOIN builds b ON b.id = a.build \
              WHERE a.outcome IS NULL AND (a.ending IS NULL OR a.ending IN ('lost', 'interrupted')) \
              ORDER BY a.leased_at DESC, a.id DESC LIMIT ?1",
@@ -167,24 +200,62 @@ impl Store for SqliteStore {
         Ok(given)
     }
 
+    fn waiting(&self) -> Done<Waiting> {
+        answers::waiting(&self.connection)
+    }
+
     fn parked(&self) -> Done<Parks> {
-        answers::parked(&self.0)
+        answers::parked(&self.connection)
     }
 
     fn durations(&self, most: usize) -> Done<Vec<Sample>> {
-        answers::durations(&self.0, most)
+        answers::durations(&self.connection, most)
     }
 
     fn settled_since(&self, since: Timestamp, most: usize) -> Done<Vec<SettledBuild>> {
-        answers::settled_since(&self.0, since, most)
+        answers::settled_since(&self.connection, since, most)
     }
 
     fn products(&self) -> Done<Products> {
-        answers::products(&self.0)
+        answers::products(&self.connection)
+    }
+
+    fn events_after(&self, id: u64, most: u32) -> Done<Vec<Event>> {
+        views::events_after(&self.connection, id, most)
+    }
+
+    fn newest_event(&self) -> Done<u64> {
+        let mut newest = self.connection.prepare_cached("SELECT max(id) FROM events")?;
+        let newest = newest.query_row([], |row| row.get(0))?;
+        Ok(Option::map_or(newest, 0, unsigned))
+    }
+
+    fn delivered(&self, sink: &str) -> Done<Option<u64>> {
+        let sql = "SELECT delivered FROM sinks WHERE name = ?1";
+        Ok(self.connection.query_row(sql, [sink], |row| row.get(0)).optional()?.map(unsigned))
+    }
+
+    fn set_delivered(&mut self, sink: &str, id: u64) -> Done {
+        let sql = "INSERT INTO sinks VALUES (?1, ?2) \
+                   ON CONFLICT (name) DO UPDATE SET delivered = max(delivered, excluded.delivered)";
+        self.connection.execute(sql, params![sink, bytes(id)])?;
+        Ok(())
+    }
+
+    fn forget_sinks(&mut self, except: &BTreeSet<String>) -> Done {
+        let transaction = self.connection.transaction()?;
+        let known: Vec<String> = transaction
+            .prepare("SELECT name FROM sinks")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for name in known.iter().filter(|name| !except.contains(*name)) {
+            transaction.execute("DELETE FROM sinks WHERE name = ?1", [name])?;
+        }
+        Ok(transaction.commit()?)
     }
 
     fn stamps(&self) -> Done<Stamps> {
-        let mut statement = self.0.prepare("SELECT path, inode, modified FROM stamps")?;
+        let mut statement = self.connection.prepare("SELECT path, inode, modified FROM stamps")?;
         let rows = statement.query_map([], |row| {
             let inode: i64 = row.get(1)?;
             Ok((row.get(0)?, Stamp { inode: inode.cast_unsigned(), modified: row.get(2)? }))
@@ -194,7 +265,7 @@ impl Store for SqliteStore {
 
     fn remember(&mut self, stamps: &Stamps) -> Done {
         let before = self.stamps()?;
-        let transaction = self.0.transaction()?;
+        let transaction = self.connection.transaction()?;
         for path in before.keys().filter(|path| !stamps.contains_key(*path)) {
             transaction.prepare_cached("DELETE FROM stamps WHERE path = ?1")?.execute([path])?;
         }

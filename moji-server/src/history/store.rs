@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use moji_proto::api::Event;
 use moji_proto::{AttemptId, FailureKind, Nvr, TargetName};
 
 use super::entry::{BuildState, Entry, Verdict};
@@ -16,7 +17,7 @@ use crate::{BuildKey, BuilderId};
 
 /// A database that is open. All of it blocks.
 pub trait Store: Send {
-    /// Writes entries: all of them or none.
+    /// Writes entries and the events that they make: all of them or none.
     ///
     /// # Errors
     /// See [`StoreError`].
@@ -47,6 +48,12 @@ pub trait Store: Send {
     /// See [`StoreError`].
     fn parked(&self) -> Result<Parks, StoreError>;
 
+    /// The builds that wait, and the sizes of their SRPMs: what is known of them need not be told again.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn waiting(&self) -> Result<Waiting, StoreError>;
+
     /// The newest so many attempts that succeeded, oldest first.
     ///
     /// # Errors
@@ -64,6 +71,36 @@ pub trait Store: Send {
     /// # Errors
     /// See [`StoreError`].
     fn products(&self) -> Result<Products, StoreError>;
+
+    /// The events after that one, oldest first, at most so many.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn events_after(&self, id: u64, most: u32) -> Result<Vec<Event>, StoreError>;
+
+    /// The id of the newest event; 0: there is none.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn newest_event(&self) -> Result<u64, StoreError>;
+
+    /// The last event that a receiver outside has got; `None`: it is not known.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn delivered(&self, sink: &str) -> Result<Option<u64>, StoreError>;
+
+    /// Remembers that. It never goes back.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn set_delivered(&mut self, sink: &str, id: u64) -> Result<(), StoreError>;
+
+    /// Forgets the receivers that are none any more: events are kept for those that are known.
+    ///
+    /// # Errors
+    /// See [`StoreError`].
+    fn forget_sinks(&mut self, except: &BTreeSet<String>) -> Result<(), StoreError>;
 
     /// What was read in the folders, and how it looked then.
     ///
@@ -136,7 +173,7 @@ pub struct Known {
     pub open: BTreeMap<BuildKey, OpenBuild>,
     /// All attempts.
     pub attempts: BTreeMap<AttemptId, KnownAttempt>,
-    /// Builds that failed without an attempt, with the reason.
+    /// Builds that failed, are held or were cancelled without an attempt, with the reason.
     pub refused: BTreeSet<(BuildKey, String)>,
 }
 
@@ -175,6 +212,9 @@ pub struct ParkedBuild {
 
 /// The builds that wait for what they miss.
 pub type Parks = BTreeMap<BuildKey, ParkedBuild>;
+
+/// The builds that wait, with the bytes of their SRPMs.
+pub type Waiting = BTreeMap<BuildKey, u64>;
 
 /// By repository (`None`: the main one) and package: its capabilities, sorted.
 pub type Products = BTreeMap<(Option<TargetName>, String), Vec<String>>;

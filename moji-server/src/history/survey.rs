@@ -88,6 +88,8 @@ pub(crate) struct Survey {
     pub(crate) records: Vec<Found>,
     /// Records that cannot be read, and why.
     pub(crate) unreadable: Vec<(PathBuf, String)>,
+    /// Folders that cannot be read, and why. What is in them nobody knows.
+    pub(crate) closed: BTreeMap<PathBuf, String>,
     /// For the next time.
     pub(crate) stamps: Stamps,
 }
@@ -103,18 +105,16 @@ pub(crate) fn survey(
     wanted: &BTreeMap<BuildKey, Option<Nvr>>,
 ) -> io::Result<Survey> {
     // In the direction in which SRPMs move: what moves meanwhile is seen twice rather than never.
-    let mut survey = Survey {
-        source: srpms(&folders.source)?,
-        working: srpms(&folders.working)?,
-        finished: srpms(&folders.finished)?,
-        ..Survey::default()
-    };
+    let mut survey = Survey::default();
+    survey.source = survey.srpms(&folders.source)?;
+    survey.working = survey.srpms(&folders.working)?;
+    survey.finished = survey.srpms(&folders.finished)?;
     let results = wanted.iter().filter_map(|(key, nvr)| Some(folders.published(key, nvr.as_ref()?)));
     let wanted_results = results.collect::<BTreeSet<_>>();
     let now = Timestamp::now().as_nanosecond();
     let mut look = Look { folders, before, survey: &mut survey, now: i64::try_from(now).unwrap_or(i64::MAX) };
-    for target in targets(&folders.finished)? {
-        look.finished(target.as_ref(), wanted)?;
+    for target in targets(&folders.finished).map_err(|error| at(&folders.finished, &error))? {
+        look.finished(target.as_ref(), wanted);
     }
     look.repo(&wanted_results)?;
     survey.records.sort_by(|a, b| (a.place, &a.path).cmp(&(b.place, &b.path)));
@@ -122,34 +122,71 @@ pub(crate) fn survey(
     Ok(survey)
 }
 
-/// The SRPMs in SOURCE, WORKING or FINISHED.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub(crate) fn srpms(folder: &Path) -> io::Result<Srpms> {
-    let mut found = Srpms::new();
-    for target in targets(folder)? {
-        for (name, metadata) in entries(&below(folder, target.as_ref()))? {
-            if let Ok(srpm) = SrpmName::new(name)
-                && metadata.is_file()
-            {
-                found.insert(BuildKey { target: target.clone(), srpm }, seen(&metadata));
+impl Survey {
+    /// The SRPMs in SOURCE, WORKING or FINISHED.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    fn srpms(&mut self, folder: &Path) -> io::Result<Srpms> {
+        let mut found = Vec::new();
+        for target in targets(folder).map_err(|error| at(folder, &error))? {
+            for (name, metadata) in self.entries(&below(folder, target.as_ref())) {
+                if let Ok(srpm) = SrpmName::new(name)
+                    && metadata.is_file()
+                {
+                    found.push((BuildKey { target: target.clone(), srpm }, seen(&metadata)));
+                }
+            }
+        }
+        // At once: there may be many, and they are nearly in order.
+        Ok(found.into_iter().collect())
+    }
+
+    /// What is in a folder: nothing, when it cannot be read, which is remembered.
+    fn entries(&mut self, folder: &Path) -> Vec<(String, Metadata)> {
+        match entries(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => {
+                self.closed.insert(folder.to_owned(), error.to_string());
+                Vec::new()
             }
         }
     }
-    Ok(found)
+
+    /// Whether a build's SRPM, or what tells of the build, may lie where nobody can look.
+    pub(crate) fn hides(&self, folders: &Folders, key: &BuildKey) -> bool {
+        if self.closed.is_empty() {
+            return false;
+        }
+        let repository = folders.repository(key);
+        // As a rule that is its NVR.
+        let result = repository.join(key.srpm.stem());
+        let srpms = [&folders.source, &folders.working, &folders.finished];
+        let mut places = srpms.map(|folder| below(folder, key.target.as_ref())).into_iter();
+        places.any(|place| self.closed.contains_key(&place))
+            || [repository, result].iter().any(|place| self.closed.contains_key(place))
+    }
+}
+
+/// An error, with where it was.
+fn at(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// The folder itself, and the targets that have a folder in it.
 fn targets(folder: &Path) -> io::Result<Vec<Option<TargetName>>> {
     let mut targets = vec![None];
-    for (name, metadata) in entries(folder)? {
-        if metadata.is_dir()
-            && let Ok(target) = TargetName::new(name)
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Hardly any file system has to be asked for that: among many SRPMs that counts.
+        if entry.file_type().is_ok_and(|found| found.is_dir())
+            && let Some(target) = entry.file_name().to_str().and_then(|name| TargetName::new(name).ok())
         {
             targets.push(Some(target));
         }
     }
+    targets.sort();
     Ok(targets)
 }
 
@@ -219,13 +256,9 @@ impl Look<'_> {
         known
     }
 
-    fn finished(
-        &mut self,
-        target: Option<&TargetName>,
-        wanted: &BTreeMap<BuildKey, Option<Nvr>>,
-    ) -> io::Result<()> {
+    fn finished(&mut self, target: Option<&TargetName>, wanted: &BTreeMap<BuildKey, Option<Nvr>>) {
         let folder = below(&self.folders.finished, target);
-        for (name, metadata) in entries(&folder)? {
+        for (name, metadata) in self.survey.entries(&folder) {
             let Some((srpm, place)) = recorded(&name).filter(|_| metadata.is_file()) else { continue };
             let key = BuildKey { target: target.cloned(), srpm };
             let path = folder.join(name);
@@ -234,21 +267,22 @@ impl Look<'_> {
                 self.record(path, place, key.target);
             }
         }
-        Ok(())
     }
 
     fn repo(&mut self, wanted: &BTreeSet<PathBuf>) -> io::Result<()> {
-        for (name, metadata) in result_folders(&self.folders.repo)? {
+        let repo = &self.folders.repo;
+        for (name, metadata) in result_folders(repo).map_err(|error| at(repo, &error))? {
             let path = self.folders.repo.join(&name);
             let own = TargetName::new(name).ok().filter(|_| is_repository(&path));
             if let Some(target) = own {
-                for (name, metadata) in result_folders(&path)? {
-                    self.results(&path.join(name), &metadata, Some(&target), wanted)?;
-                }
                 // A folder of that name may hold results all the same: see `commit`.
-                self.results_in(&path, None)?;
+                if self.results_in(&path, None) {
+                    for (name, metadata) in result_folders(&path).unwrap_or_default() {
+                        self.results(&path.join(name), &metadata, Some(&target), wanted);
+                    }
+                }
             } else {
-                self.results(&path, &metadata, None, wanted)?;
+                self.results(&path, &metadata, None, wanted);
             }
         }
         Ok(())
@@ -260,17 +294,18 @@ impl Look<'_> {
         metadata: &Metadata,
         target: Option<&TargetName>,
         wanted: &BTreeSet<PathBuf>,
-    ) -> io::Result<()> {
+    ) {
         let known = self.is_known("REPO", &self.folders.repo.clone(), folder, metadata);
-        if known && !wanted.contains(folder) { Ok(()) } else { self.results_in(folder, target) }
+        if (!known || wanted.contains(folder)) && !self.results_in(folder, target) {
+            // The next time it may be open, and looks as it does now.
+            let stamp = folder.strip_prefix(&self.folders.repo).ok().and_then(Path::to_str);
+            stamp.map(|path| self.survey.stamps.remove(&format!("REPO/{path}")));
+        }
     }
 
-    fn results_in(&mut self, folder: &Path, target: Option<&TargetName>) -> io::Result<()> {
-        let entries = match entries(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for (name, metadata) in entries {
+    /// Gives whether it could be read.
+    fn results_in(&mut self, folder: &Path, target: Option<&TargetName>) -> bool {
+        for (name, metadata) in self.survey.entries(folder) {
             if name == RESERVED_ARTIFACT && metadata.is_file() {
                 self.record(folder.join(name), Place::Result, target.cloned());
             } else if metadata.is_dir() && further_attempt(&name).is_some() {
@@ -278,7 +313,7 @@ impl Look<'_> {
                 self.record(path, Place::Further, target.cloned());
             }
         }
-        Ok(())
+        !self.survey.closed.contains_key(folder)
     }
 
     fn record(&mut self, path: PathBuf, place: Place, target: Option<TargetName>) {

@@ -2,8 +2,11 @@
 
 mod answers;
 mod broken;
+mod events;
 mod folders;
+mod reading;
 mod stories;
+mod views;
 mod writing;
 
 use std::collections::BTreeMap;
@@ -11,6 +14,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use moji_proto::api::EventKind;
 use moji_proto::{AttemptId, FailureKind, ManifestEntry, Outcome, Sha256};
 use rusqlite::Connection;
 
@@ -136,6 +140,12 @@ fn content(connection: &Connection) -> Vec<String> {
                     FROM attempts a JOIN builds b ON b.id = a.build ORDER BY 1";
     let artifacts = "SELECT * FROM artifacts ORDER BY 1, 2";
     [builds, attempts, artifacts].into_iter().flat_map(|sql| rows(connection, sql)).collect()
+}
+
+/// What happened, without the ids and the times of writing.
+fn told_events(connection: &Connection) -> Vec<String> {
+    let sql = "SELECT kind, at / 1000000, text, build, attempt, builder, failure, reason, missing FROM events ORDER BY id";
+    rows(connection, sql)
 }
 
 struct Farm {

@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use moji_proto::FailureKind;
+use moji_proto::api::EventKind;
 use rusqlite::Row;
 
 use super::entry::{BuildState, Ending, Verdict};
@@ -88,6 +89,14 @@ impl Word for FailureKind {
     }
 }
 
+impl Word for EventKind {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn word(self) -> &'static str {
+        Self::word(self)
+    }
+}
+
 /// Microseconds since 1970.
 pub(super) fn micros(time: Timestamp) -> i64 {
     time.as_microsecond()
@@ -139,6 +148,32 @@ impl Columns<'_> {
         found.copied().ok_or_else(|| self.wrong(at, &format!("{text:?} is not known")))
     }
 
+    /// A time.
+    pub(super) fn time(&self, at: usize) -> Result<Timestamp, StoreError> {
+        Ok(time(self.0.get(at)?))
+    }
+
+    /// A time, or none.
+    pub(super) fn maybe_time(&self, at: usize) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.0.get::<_, Option<i64>>(at)?.map(time))
+    }
+
+    /// A number that is never below 0.
+    pub(super) fn unsigned(&self, at: usize) -> Result<u64, StoreError> {
+        Ok(unsigned(self.0.get(at)?))
+    }
+
+    /// The same, or none.
+    pub(super) fn maybe_unsigned(&self, at: usize) -> Result<Option<u64>, StoreError> {
+        Ok(self.0.get::<_, Option<i64>>(at)?.map(unsigned))
+    }
+
+    /// A list in JSON; NULL is an empty one.
+    pub(super) fn list(&self, at: usize) -> Result<Vec<String>, StoreError> {
+        let Some(json) = self.0.get::<_, Option<String>>(at)? else { return Ok(Vec::new()) };
+        serde_json::from_str(&json).map_err(|error| self.wrong(at, &error.to_string()))
+    }
+
     /// A word, or none.
     pub(super) fn maybe_word<T: Word>(&self, at: usize) -> Result<Option<T>, StoreError> {
         match self.0.get_ref(at)? {
@@ -146,6 +181,11 @@ impl Columns<'_> {
             _ => self.word(at).map(Some),
         }
     }
+}
+
+/// A column that is never below 0.
+pub(super) fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
 }
 
 /// The words of a type, for a test that compares them with the schema.

@@ -44,7 +44,7 @@ impl<'a> Told<'a> {
     }
 }
 
-fn json(value: &impl serde::Serialize) -> String {
+pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
@@ -58,7 +58,13 @@ fn package(nvr: Option<&Nvr>) -> Option<&str> {
 }
 
 /// One transaction.
-pub(super) struct Write<'a>(pub(super) &'a Transaction<'a>);
+pub(super) struct Write<'a> {
+    pub(super) transaction: &'a Transaction<'a>,
+    /// When it is written.
+    pub(super) now: Timestamp,
+    /// The least id that an event may have.
+    pub(super) first_id: i64,
+}
 
 impl Write<'_> {
     pub(super) fn entry(&self, entry: &Entry) -> Done {
@@ -71,18 +77,24 @@ impl Write<'_> {
             Entry::Provided { target, package, capabilities } => {
                 self.provided(target.as_ref(), package, capabilities)
             }
-            Entry::Settled(settled) => self.settled(settled),
+            Entry::Settled(settled) => match self.settled(settled)? {
+                Some(build) => self.tell_settled(build, settled),
+                None => Ok(()),
+            },
             Entry::Withdrawn { key, at, reason } => self.withdrawn(key, *at, reason),
-            Entry::Unearthed(settled) => self.unearthed(settled),
+            Entry::Happened(happening) => self.happened(happening),
+            Entry::Unearthed(settled) => self.unearthed(settled).map(|_| ()),
+            Entry::FoundParked { key, record, size } => self.found_parked(key, record, *size),
+            Entry::Together(entries) => entries.iter().try_for_each(|entry| self.entry(entry)),
         }
     }
 
-    fn run(&self, sql: &str, values: impl rusqlite::Params) -> Done<usize> {
-        Ok(self.0.prepare_cached(sql)?.execute(values)?)
+    pub(super) fn run(&self, sql: &str, values: impl rusqlite::Params) -> Done<usize> {
+        Ok(self.transaction.prepare_cached(sql)?.execute(values)?)
     }
 
     fn number(&self, sql: &str, values: impl rusqlite::Params) -> Done<Option<i64>> {
-        Ok(self.0.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?)
+        Ok(self.transaction.prepare_cached(sql)?.query_row(values, |row| row.get(0)).optional()?)
     }
 
     /// The build of a key that is not settled.
@@ -102,10 +114,12 @@ impl Write<'_> {
         // Told late: what was queued then is settled by now.
         let sql = "SELECT id FROM builds WHERE srpm = ?1 AND target IS ?2 AND settled_at >= ?3 LIMIT 1";
         let values = params![key.srpm.as_str(), target(key), micros(*queued_at)];
-        if self.open(key)?.is_none() && self.number(sql, values)?.is_some() {
+        let is_new = self.open(key)?.is_none();
+        if is_new && self.number(sql, values)?.is_some() {
             return Ok(());
         }
-        self.ensure_open(srpm).map(|_| ())
+        let build = self.ensure_open(srpm)?;
+        self.tell_queued(build, is_new)
     }
 
     /// The open build of an SRPM, begun if need be, which is now as `srpm` says.
@@ -133,15 +147,23 @@ impl Write<'_> {
                     micros(*queued_at)
                 ];
                 self.run(sql, values)?;
-                Ok(self.0.last_insert_rowid())
+                Ok(self.transaction.last_insert_rowid())
             }
         }
     }
 
     fn leased(&self, leased: &Leased) -> Done {
+        match self.lease(leased)? {
+            Some(build) => self.tell_started(build, leased),
+            None => Ok(()),
+        }
+    }
+
+    /// The build of an attempt that was not known.
+    fn lease(&self, leased: &Leased) -> Done<Option<i64>> {
         let Leased { srpm, attempt, builder, class, target, generation, at } = leased;
         if self.of_attempt(*attempt)?.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let build = self.ensure_open(srpm)?;
         let sql = "INSERT INTO attempts (id, build, builder, target, leased_at, builder_class, generation) \
@@ -156,11 +178,13 @@ impl Write<'_> {
             generation.map(bytes)
         ];
         self.run(sql, values)?;
-        self.follow(build)
+        self.follow(build)?;
+        Ok(Some(build))
     }
 
+    /// No event: it goes on with what had started.
     fn readopted(&self, leased: &Leased) -> Done {
-        self.leased(leased)?;
+        self.lease(leased)?;
         let Some(build) = self.of_attempt(leased.attempt)? else { return Ok(()) };
         let sql = "UPDATE attempts SET readopted = readopted + 1, ended_at = NULL, ending = NULL \
                    WHERE id = ?1 AND outcome IS NULL \
@@ -174,13 +198,39 @@ impl Write<'_> {
     fn parked(&self, parked: &Parked) -> Done {
         let Parked { key, at, missing, attempt } = parked;
         let Some(build) = self.open(key)? else { return Ok(()) };
+        let before = self.standing(build)?;
         if self.of_attempt(*attempt)? == Some(build) {
             // Only a guess, for when nobody told how it ended.
             self.end(&AttemptEnd::new(*attempt, *at, Ending::Interrupted))?;
         }
         let sql = "UPDATE builds SET parked_at = ?2, missing = ?3 WHERE id = ?1";
         self.run(sql, params![build, micros(*at), json(missing)])?;
-        self.follow(build)
+        self.follow(build)?;
+        self.tell_parked(build, before, Some(*attempt), *at)
+    }
+
+    fn found_parked(&self, key: &BuildKey, record: &BuildRecord, size: u64) -> Done {
+        let (Some(attempt), Outcome::Failed { missing, .. }) = (&record.attempt, &record.outcome) else {
+            return Ok(());
+        };
+        let known = self.open(key)?;
+        // An attempt at a build that is settled, or at another one, says nothing of this.
+        if self.of_attempt(attempt.id)?.is_some_and(|build| Some(build) != known) {
+            return Ok(());
+        }
+        let before = known.map(|build| self.standing(build)).transpose()?.flatten();
+        let (nvr, queued_at) = (record.nvr.clone(), attempt.leased_at);
+        let build = self.ensure_open(&Srpm { key: key.clone(), nvr, size, queued_at })?;
+        self.attempt_of(build, record)?;
+        let sql = "UPDATE builds SET parked_at = ?2, missing = ?3 WHERE id = ?1";
+        self.run(sql, params![build, micros(attempt.delivered_at), json(missing)])?;
+        self.follow(build)?;
+        // One that is found in a history made anew is no news.
+        if known.is_some() {
+            self.tell_parked(build, before, Some(attempt.id), attempt.delivered_at)
+        } else {
+            Ok(())
+        }
     }
 
     /// What was missing is not waited for any more.
@@ -212,8 +262,17 @@ impl Write<'_> {
 
     fn ended(&self, end: &AttemptEnd) -> Done {
         let Some(build) = self.of_attempt(end.attempt)? else { return Ok(()) };
+        let before = self.standing(build)?;
+        let ran = "SELECT build FROM attempts WHERE id = ?1 AND ended_at IS NULL";
+        let ran = self.number(ran, [end.attempt.to_string()])?.is_some();
         self.end(end)?;
-        self.follow(build)
+        self.follow(build)?;
+        if ran && before.is_some_and(|before| before.is_open()) {
+            self.tell_ended(build, end)?;
+            // Parked while this attempt still ran.
+            self.tell_parked(build, before, None, end.at)?;
+        }
+        Ok(())
     }
 
     /// Fills in what is not known yet. `interrupted` is a guess, which whoever knows better corrects.
@@ -244,7 +303,8 @@ impl Write<'_> {
         self.run(sql, values).map(|_| ())
     }
 
-    fn settled(&self, settled: &Settled) -> Done {
+    /// The build that is settled now and was not.
+    fn settled(&self, settled: &Settled) -> Done<Option<i64>> {
         let Settled { key, at, verdict, record, size } = settled;
         let known = match &record.attempt {
             Some(attempt) => self.of_attempt(attempt.id)?,
@@ -267,12 +327,12 @@ impl Write<'_> {
         record: &BuildRecord,
         size: Option<u64>,
         when: &str,
-    ) -> Done {
+    ) -> Done<Option<i64>> {
         let told = Told::of(&record.outcome);
         let attempt = record.attempt.as_ref();
         let nvr = record.nvr.as_ref();
         let sql = format!(
-            "UPDATE builds SET state = ?2, settled_at = ?3, reason = ?4, failure = ?5, settled_by = ?6, \
+            "UPDATE builds SET state = ?2, settled_at = ?3, reason = ?4, failure = ?5, settled_by = ?6, builder = ?11, \
              parked_at = NULL, missing = NULL, nvr = ifnull(?7, nvr), name = ifnull(?8, name), srpm_sha256 = ifnull(?9, srpm_sha256), \
              size = ifnull(?10, size) WHERE id = ?1 AND {when}"
         );
@@ -286,12 +346,14 @@ impl Write<'_> {
             nvr.map(Nvr::as_str),
             package(nvr),
             attempt.and_then(|attempt| attempt.srpm_sha256).map(|digest| digest.to_string()),
-            size.map(bytes)
+            size.map(bytes),
+            attempt.map(|attempt| attempt.builder.to_string())
         ];
-        if self.run(&sql, values)? > 0 {
-            self.end_others(build, at, Ending::Stale)?;
+        if self.run(&sql, values)? == 0 {
+            return Ok(None);
         }
-        Ok(())
+        self.end_others(build, at, Ending::Stale)?;
+        Ok(Some(build))
     }
 
     /// Nothing runs for a build that is settled.
@@ -303,14 +365,15 @@ impl Write<'_> {
     /// The attempt that a record tells of, complete, with its artifacts.
     fn attempt_of(&self, build: i64, record: &BuildRecord) -> Done {
         let Some(attempt) = &record.attempt else { return Ok(()) };
-        let sql = "INSERT OR IGNORE INTO attempts (id, build, builder, target, leased_at) \
-                   VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT OR IGNORE INTO attempts (id, build, builder, target, leased_at, generation) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let values = params![
             attempt.id.to_string(),
             build,
             attempt.builder.to_string(),
             attempt.target.as_str(),
-            micros(attempt.leased_at)
+            micros(attempt.leased_at),
+            attempt.repository.as_ref().map(|repository| bytes(repository.generation))
         ];
         self.run(sql, values)?;
         let logs = record.artifacts.iter().filter(|artifact| !artifact.name.is_rpm());
@@ -331,7 +394,7 @@ impl Write<'_> {
         Ok(())
     }
 
-    fn unearthed(&self, settled: &Settled) -> Done {
+    fn unearthed(&self, settled: &Settled) -> Done<Option<i64>> {
         let Settled { key, at, verdict, record, size } = settled;
         let known = match &record.attempt {
             Some(attempt) => self.of_attempt(attempt.id)?,
@@ -346,7 +409,7 @@ impl Write<'_> {
         let sql = "INSERT INTO builds (target, srpm, queued_at, state, settled_at) \
                    VALUES (?1, ?2, ?3, 'withdrawn', ?4)";
         self.run(sql, params![target(key), key.srpm.as_str(), micros(began), micros(*at)])?;
-        let build = self.0.last_insert_rowid();
+        let build = self.transaction.last_insert_rowid();
         self.attempt_of(build, record)?;
         self.settle(build, *at, *verdict, record, *size, "state = 'withdrawn'")
     }
@@ -367,6 +430,7 @@ impl Write<'_> {
         let sql = "UPDATE builds SET state = 'withdrawn', settled_at = ?2, reason = ?3, parked_at = NULL, \
                    missing = NULL WHERE id = ?1";
         self.run(sql, params![build, micros(at), reason])?;
-        self.end_others(build, at, Ending::Cancelled)
+        self.end_others(build, at, Ending::Cancelled)?;
+        self.tell_withdrawn(build, at, reason)
     }
 }

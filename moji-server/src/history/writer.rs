@@ -1,14 +1,18 @@
 //! The thread that writes the history: it takes what waits, and writes it in one transaction.
 //!
 //! When the database cannot be written it keeps what it is told, up to a limit, says so once, and tries
-//! again. When it works again, what was lost is made up for from the folders.
+//! again. When it works again, what was lost is made up for from the folders. After each transaction it tells the
+//! subscribers of the events that were written.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::time::Duration;
+
+use moji_proto::api::Event;
+use tokio::sync::broadcast;
 
 use super::entry::Entry;
 use super::reconcile::{When, reconcile};
@@ -17,8 +21,15 @@ use crate::folders::Folders;
 
 /// Most entries of one transaction.
 const BATCH: usize = 512;
+/// What happens comes in little bursts, and a transaction costs the same whether it has one entry or ten: it takes
+/// what comes until nothing has come for so long.
+const PAUSE: Duration = Duration::from_millis(4);
+/// So many entries are waited for at most: the first of them is written within a quarter of a second.
+const GATHERED: usize = 64;
 /// Most entries that are kept while the database cannot be written.
 const KEPT_MAX: usize = 16 * 1024;
+/// Most events that are read at a time to tell of them.
+const TOLD: u32 = 256;
 /// How often that is tried again.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -27,8 +38,14 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) enum Message {
     /// Something happened.
     Entry(Box<Entry>),
+    /// All of this did, at a start: no more than lies in SOURCE.
+    Entries(Vec<Entry>),
     /// Answer from the store when all that came before is written.
     Ask(Question),
+    /// A receiver outside has got the events up to that one.
+    Delivered(String, u64),
+    /// These are all the receivers outside.
+    Sinks(BTreeSet<String>),
     /// Answer when all that came before was tried: whether it is written.
     Flush(SyncSender<bool>),
     /// Write and end.
@@ -68,6 +85,14 @@ pub(super) struct Writer {
     suspect: bool,
     /// Why the database that was open before is not to be opened again.
     broken: Option<String>,
+    /// Who hears of events.
+    events: broadcast::Sender<Arc<Event>>,
+    /// The last event that they heard of, or need not hear of; not known before a database was open.
+    told: Option<u64>,
+    /// What the receivers outside have got, and it is not written yet.
+    delivered: BTreeMap<String, u64>,
+    /// All of these, if that is not written yet.
+    sinks: Option<BTreeSet<String>>,
 }
 
 impl Writer {
@@ -76,10 +101,24 @@ impl Writer {
         store: Option<Box<dyn Store>>,
         folders: Folders,
         missed: Arc<AtomicU64>,
+        events: broadcast::Sender<Arc<Event>>,
     ) -> Self {
         let trouble = store.is_none();
-        let waiting = VecDeque::new();
-        Self { backend, store, folders, missed, waiting, lost: 0, trouble, suspect: trouble, broken: None }
+        Self {
+            backend,
+            store,
+            folders,
+            missed,
+            waiting: VecDeque::new(),
+            lost: 0,
+            trouble,
+            suspect: trouble,
+            broken: None,
+            events,
+            told: None,
+            delivered: BTreeMap::new(),
+            sinks: None,
+        }
     }
 
     /// Runs until it is told to close, or nobody is left to tell it anything.
@@ -99,14 +138,27 @@ impl Writer {
                 }
             };
             let (mut flushes, mut questions) = (Vec::new(), Vec::new());
-            for message in first.into_iter().chain(std::iter::from_fn(|| inbox.try_recv().ok())).take(BATCH) {
+            let (mut next, mut taken) = (first, 0);
+            while let Some(message) = next {
+                taken += 1;
+                // Whoever wants an answer does not wait for what comes next.
+                let mut waits = taken < GATHERED && matches!(message, Message::Entry(_));
                 match message {
                     Message::Entry(_) if self.waiting.len() >= KEPT_MAX => self.lost += 1,
                     Message::Entry(entry) => self.waiting.push_back(*entry),
+                    Message::Entries(entries) => self.waiting.extend(entries),
+                    Message::Delivered(sink, id) => drop(self.delivered.insert(sink, id)),
+                    Message::Sinks(sinks) => self.sinks = Some(sinks),
                     Message::Flush(answer) => flushes.push(answer),
                     Message::Ask(question) => questions.push(question),
                     Message::Close => open = false,
                 }
+                waits &= open && flushes.is_empty() && questions.is_empty();
+                next = match waits {
+                    _ if taken >= BATCH => None,
+                    true => inbox.recv_timeout(PAUSE).ok(),
+                    false => inbox.try_recv().ok(),
+                };
             }
             self.write();
             for answer in flushes {
@@ -127,7 +179,12 @@ impl Writer {
     }
 
     fn is_behind(&self) -> bool {
-        !self.waiting.is_empty() || self.suspect || self.lost > 0 || self.missed.load(Ordering::Relaxed) > 0
+        let has_sinks = self.sinks.is_some() || !self.delivered.is_empty();
+        !self.waiting.is_empty()
+            || has_sinks
+            || self.suspect
+            || self.lost > 0
+            || self.missed.load(Ordering::Relaxed) > 0
     }
 
     /// Writes what waits, as far as that works.
@@ -146,7 +203,7 @@ impl Writer {
 
     fn try_write(&mut self) -> anyhow::Result<()> {
         let mut store = self.take_store()?;
-        let result = self.write_to(store.as_mut());
+        let result = self.write_and_tell(store.as_mut());
         match result.as_ref().err().and_then(|error| error.downcast_ref()) {
             // Put aside at the next try.
             Some(StoreError::Broken(why)) => {
@@ -156,6 +213,16 @@ impl Writer {
             _ => self.store = Some(store),
         }
         result
+    }
+
+    fn write_and_tell(&mut self, store: &mut dyn Store) -> anyhow::Result<()> {
+        if self.told.is_none() {
+            self.told = Some(store.newest_event()?);
+        }
+        let written = self.write_to(store);
+        // Also of what was written before something failed.
+        let told = self.tell(store);
+        written.and(told.map_err(Into::into))
     }
 
     fn take_store(&mut self) -> Result<Box<dyn Store>, StoreError> {
@@ -168,6 +235,26 @@ impl Writer {
             tracing::warn!("the history could not be used ({why}): a new one is made from the folders");
         }
         Ok(store)
+    }
+
+    /// Tells of the events that are written and were not told of.
+    fn tell(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let Some(mut told) = self.told else { return Ok(()) };
+        if self.events.receiver_count() == 0 {
+            // Who subscribes later looks first at what is written.
+            told = store.newest_event()?.max(told);
+        }
+        loop {
+            let events = store.events_after(told, TOLD)?;
+            for event in &events {
+                told = event.id;
+                let _ = self.events.send(Arc::new(event.clone()));
+            }
+            self.told = Some(told);
+            if events.is_empty() {
+                return Ok(());
+            }
+        }
     }
 
     fn write_to(&mut self, store: &mut dyn Store) -> anyhow::Result<()> {
@@ -195,6 +282,19 @@ impl Writer {
             tracing::info!("the history works again; nothing was lost");
         }
         self.trouble = false;
+        self.write_sinks(store)?;
+        Ok(())
+    }
+
+    fn write_sinks(&mut self, store: &mut dyn Store) -> Result<(), StoreError> {
+        while let Some((sink, id)) = self.delivered.first_key_value() {
+            store.set_delivered(sink, *id)?;
+            self.delivered.pop_first();
+        }
+        if let Some(sinks) = &self.sinks {
+            store.forget_sinks(sinks)?;
+            self.sinks = None;
+        }
         Ok(())
     }
 }

@@ -14,15 +14,18 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, header};
 use jiff::Timestamp;
+use moji_proto::TargetName;
 use rustix::fs::{AtFlags, FileType};
 use tokio::io::AsyncReadExt as _;
 use tokio::task::spawn_blocking;
 use tokio_util::io::ReaderStream;
 
+use super::dnf;
 use super::listing::{self, Entry};
 use super::path::{Named, encoded, named};
 use super::range::{self, Answer, Version};
 use crate::beneath::Folder;
+use crate::repository_url::RepositoryUrls;
 
 /// Entries of a folder that are shown.
 const ENTRIES: usize = 20_000;
@@ -33,11 +36,12 @@ const PIECE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(super) struct Files {
     folder: PathBuf,
+    urls: RepositoryUrls,
 }
 
 impl Files {
-    pub(super) fn new(folder: PathBuf) -> Arc<Self> {
-        Arc::new(Self { folder })
+    pub(super) fn new(folder: PathBuf, urls: RepositoryUrls) -> Arc<Self> {
+        Arc::new(Self { folder, urls })
     }
 }
 
@@ -58,8 +62,8 @@ pub(super) async fn serve(
 ) -> Response<Body> {
     let rest = uri.path().strip_prefix(super::REPO);
     let Some(Named { path, is_folder }) = rest.and_then(named) else { return plain(StatusCode::NOT_FOUND) };
-    let at = path.clone();
-    let found = spawn_blocking(move || find(&files.folder, &at, is_folder)).await;
+    let (at, root) = (path.clone(), files.folder.clone());
+    let found = spawn_blocking(move || find(&root, &at, is_folder)).await;
     match found.map_err(io::Error::other).and_then(|found| found) {
         Ok(Found::File(file, data)) => whole_or_part(&method, &headers, file, &data, &path).await,
         Ok(Found::Folder(entries, left_out)) => {
@@ -74,6 +78,7 @@ pub(super) async fn serve(
             let place = std::iter::once(super::REPO.to_owned()).chain(parts).collect::<String>();
             with(plain(StatusCode::MOVED_PERMANENTLY), header::LOCATION, &place)
         }
+        Err(_) if !is_folder && path.ends_with(dnf::FILE) => repo_file(&files, &path, &headers).await,
         Err(error) if is_busy(&error) => plain(StatusCode::SERVICE_UNAVAILABLE),
         Err(error) => {
             // Not there, a link, a device, closed to the server: all the same for whoever asks.
@@ -81,6 +86,35 @@ pub(super) async fn serve(
             plain(StatusCode::NOT_FOUND)
         }
     }
+}
+
+/// Made for a repository that has none of its own.
+async fn repo_file(files: &Files, path: &Path, headers: &HeaderMap) -> Response<Body> {
+    let target = match path.parent().and_then(Path::to_str) {
+        Some("") => None,
+        parent => match parent.and_then(|parent| TargetName::new(parent).ok()) {
+            Some(target) => Some(target),
+            None => return plain(StatusCode::NOT_FOUND),
+        },
+    };
+    if let Some(target) = target.clone() {
+        let root = files.folder.clone();
+        let metadata = Path::new(target.as_str()).join("repodata");
+        let looked = spawn_blocking(move || Folder::open(&root)?.folder(metadata)).await;
+        if !matches!(looked, Ok(Ok(_))) {
+            return plain(StatusCode::NOT_FOUND);
+        }
+    }
+    let base = match (files.urls.given(), dnf::host(headers)) {
+        (Some(given), _) => format!("{given}/"),
+        (None, Some(host)) => format!("http://{host}{}", super::REPO),
+        (None, None) => return plain(StatusCode::BAD_REQUEST),
+    };
+    let target = target.as_ref().map(TargetName::as_str);
+    let below = target.map(|target| encoded(target.as_bytes()) + "/").unwrap_or_default();
+    let file = dnf::repo_file(target, &format!("{base}{below}"));
+    let response = with(Response::new(Body::from(file)), header::CONTENT_TYPE, "text/plain; charset=utf-8");
+    with(response, header::CACHE_CONTROL, "no-cache")
 }
 
 fn is_busy(error: &io::Error) -> bool {
@@ -130,7 +164,8 @@ fn list(folder: &Folder) -> io::Result<Found> {
     Ok(Found::Folder(entries, left_out))
 }
 
-async fn whole_or_part(
+/// A file as the headers of a request want it.
+pub(super) async fn whole_or_part(
     method: &Method,
     headers: &HeaderMap,
     file: File,

@@ -1,18 +1,29 @@
 //! The server's own HTTP: read-only, without secrets, for whoever has no httpd at hand.
 //!
 //! Everything that changes something goes over the protocol's port, authenticated; here are files of REPO
-//! under `/repo/`, and later pages. It deliberately does not know builds, builders or the metadata, and it
-//! has no TLS: whoever wants that puts a proxy in front, or checks signatures as dnf does.
+//! under `/repo/`, and what [`Api`] tells: as JSON, as streams of events and logs, as numbers. It deliberately
+//! decides nothing about builds, and it has no TLS: whoever wants that puts a proxy in front, or checks signatures as dnf does.
 
+mod answer;
+mod dnf;
+mod events;
 mod files;
+mod health;
+mod json;
 mod listing;
+mod logs;
+mod metrics;
+mod openapi;
+mod pages;
 mod path;
+mod process;
+mod query;
 mod range;
+mod sse;
 mod stall;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,9 +41,11 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Api;
 use crate::peer::{Origin, Peer};
 use files::Files;
 pub(crate) use path::encoded;
+pub(crate) use sse::STREAMS;
 use stall::Unstalled;
 
 /// Where REPO is.
@@ -53,14 +66,16 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How long accepting rests after an error such as too many open files.
 const REST: Duration = Duration::from_millis(200);
 
-/// What is served.
-fn router(repo: PathBuf) -> Router {
+/// What is served: to whoever connects, and to people on the protocol's port. No handler asks who that is.
+pub(crate) fn router(api: &Api) -> Router {
     Router::new()
-        .route("/", get(|| async { Redirect::temporary(REPO) }))
         .route("/repo", get(|| async { Redirect::permanent(REPO) }))
         .route("/repo/", get(files::serve))
         .route("/repo/{*path}", get(files::serve))
-        .with_state(Files::new(repo))
+        .with_state(Files::new(api.folders.repo.clone(), api.repository_urls.clone()))
+        .merge(json::routes(api.clone()))
+        .merge(pages::routes(api.clone()))
+        .fallback(pages::nothing)
         .layer(map_response(harmless))
 }
 
@@ -70,13 +85,14 @@ async fn harmless(mut response: Response) -> Response {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let policy =
         "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; sandbox";
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    // Pages have one of their own.
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(policy));
     response
 }
 
-/// Serves `repo` until `shutdown`, then gives requests a moment to end.
-pub async fn serve(listener: Arc<TcpListener>, repo: PathBuf, shutdown: CancellationToken) {
-    let router = router(repo);
+/// Serves until `shutdown`, then gives requests a moment to end.
+pub async fn serve(listener: Arc<TcpListener>, api: Api, shutdown: CancellationToken) {
+    let router = router(&api.until(shutdown.clone()));
     let mut connections = JoinSet::new();
     let mut of: BTreeMap<Id, Option<Origin>> = BTreeMap::new();
     loop {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{self, ExitStatus, Stdio};
 use std::time::Duration;
 
 use moji_proto::outcome::plain;
@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How much of the end of each of the child's two outputs is kept.
 const TAIL: usize = 8 * 1024;
+/// So many characters of it are told where a line of the log says that it has failed.
+const SAID: usize = 300;
 /// Between SIGTERM and SIGKILL; and how long outputs may stay open after the child's end.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -80,6 +82,15 @@ impl Call<'_> {
         arguments.push(self.folder.into());
         arguments
     }
+
+    /// The command that runs `program` so.
+    pub(super) fn command(&self, program: &Path) -> process::Command {
+        let mut command = process::Command::new(program);
+        command.args(self.arguments()).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+        // It parses packages that came from outside, and has no business with the builders' password.
+        command.env_remove("MOJI_PASSWORD");
+        command
+    }
 }
 
 /// Why there is nothing to publish.
@@ -101,14 +112,45 @@ pub(super) enum CallError {
 #[derive(Debug, Default)]
 pub(super) struct Said(Vec<u8>, Vec<u8>);
 
-impl fmt::Display for Said {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Said {
+    /// All of it, as one line.
+    pub(super) fn whole(&self) -> String {
         let text =
             [self.1.as_slice(), self.0.as_slice()].map(|said| String::from_utf8_lossy(said).into_owned());
         // It quotes the packages that it reads, and these could write lines of the log.
-        let text = plain(text.join("\n").trim());
-        f.write_str(if text.is_empty() { "nothing" } else { &text })
+        plain(text.join("\n").trim())
     }
+}
+
+/// Its last lines, as many as fit into a line of the log; what it complains of, if it does.
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let last = [&self.1, &self.0].map(|said| last_lines(&String::from_utf8_lossy(said)));
+        f.write_str(last.iter().find(|last| !last.is_empty()).map_or("nothing", String::as_str))
+    }
+}
+
+fn last_lines(text: &str) -> String {
+    let mut last = String::new();
+    for line in text.lines().rev() {
+        let line = plain(line);
+        let line = line.trim();
+        if line.is_empty() {
+            continue;
+        }
+        let length = line.chars().count();
+        if last.is_empty() {
+            last = line.chars().take(SAID).collect();
+            if length > SAID {
+                last.push('…');
+            }
+        } else if length + 2 + last.chars().count() <= SAID {
+            last = format!("{line}; {last}");
+        } else {
+            break;
+        }
+    }
+    last
 }
 
 /// Runs `program` until it ends, `limit` is over, or `shutdown`: then its process group is ended.
@@ -121,11 +163,8 @@ pub(super) async fn run(
     // Spawning only to learn that it is not there would fork the server at every try, and a fork
     // shares its locks for a moment.
     check_program(program).map_err(CallError::Missing)?;
-    let mut command = Command::new(program);
-    command.args(call.arguments()).current_dir("/").env("LC_ALL", "C.UTF-8");
-    // It parses packages that came from outside, and has no business with the builders' password.
-    command.env_remove("MOJI_PASSWORD");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = Command::from(call.command(program));
+    command.current_dir("/").stdout(Stdio::piped()).stderr(Stdio::piped());
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
@@ -229,9 +268,22 @@ mod tests {
             run(&script, &call, Duration::from_secs(60), &CancellationToken::new()).await.unwrap_err();
         let CallError::Failed(status, said) = error else { panic!("{error}") };
         assert_eq!(status.code(), Some(3));
-        assert!(said.to_string().starts_with("bad  [31mthing  "), "{said}");
-        assert!(!said.to_string().contains(char::is_control), "{said}");
-        assert!(said.to_string().len() <= 2 * TAIL + 1);
+        assert_eq!(said.to_string(), "bad  [31mthing");
+        let whole = said.whole();
+        assert!(whole.starts_with("bad  [31mthing  ") && whole.ends_with(" 0123456789"), "{whole}");
+        assert!(!whole.contains(char::is_control) && whole.len() <= 2 * TAIL + 1, "{whole}");
+    }
+
+    #[test]
+    fn its_last_lines_are_told_as_far_as_they_fit() {
+        let said = |err: &str| Said(b"progress".to_vec(), err.into()).to_string();
+        assert_eq!(said(" \n\r\n"), "progress");
+        assert_eq!(Said::default().to_string(), "nothing");
+        assert_eq!(said("first\n\n  last \u{1b}[m \n\n"), "first; last  [m");
+        let (long, mark) = ("é".repeat(150), "e".repeat(148));
+        assert_eq!(said(&format!("one\n{long}\n{mark}\n")), format!("{long}; {mark}"));
+        assert_eq!(said(&format!("one\n{long}\n{mark}e\n")), format!("{mark}e"));
+        assert_eq!(said(&format!("one\n{}\n", "x".repeat(4000))), format!("{}…", "x".repeat(300)));
     }
 
     #[tokio::test]

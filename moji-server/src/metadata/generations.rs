@@ -19,26 +19,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail, ensure};
-use moji_proto::Sha256;
 use tracing::debug;
 
 use super::ledger::Edition;
+use super::links::{Links, RPMS, cannot_link, link_name, link_of};
+use super::native::{self, FixedFile, Index, Members};
 use super::packages::{GENERATIONS, Package, REPODATA};
-use super::publish::{self, make_folder, read_repomd, write_new};
+use super::publish::{Served, make_folder, put_folder, read_repomd, write_new};
 use super::register::{Made, Register};
 use super::repomd::{self, MdFile, REPOMD, Repomd};
 use super::retention::Held;
 use super::rewrite;
 use crate::durable;
-
-/// The folder of the links, in the folder of the generations.
-pub(super) const RPMS: &str = "rpms";
-/// The longest file name that every file system takes.
-const NAME_MAX: usize = 255;
 
 /// The fixed generations of one repository.
 pub(super) struct Generations {
@@ -51,23 +47,38 @@ pub(super) struct Generations {
     trouble: Option<String>,
 }
 
-/// What became of making a generation that stays.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Fixed {
-    /// Packages for which no link could be made, and why not the first of them.
-    pub(super) loose: Option<(usize, String)>,
+/// What the edition `since` had, and the next one has not.
+#[derive(Debug)]
+pub(super) struct Gone {
+    pub(super) since: u64,
+    pub(super) packages: Vec<Package>,
 }
 
-/// Where a generation finds packages, by their paths in REPO.
-type PlacesOf = BTreeMap<String, String>;
+/// A generation that was written, and has no name yet.
+struct Written {
+    /// Of its metadata.
+    bytes: u64,
+    /// Those that it names.
+    links: BTreeSet<String>,
+    /// Why some packages have none.
+    loose: Option<String>,
+    /// What an index is to know of it.
+    fixed: Option<(FixedFile, Members)>,
+}
 
 impl Generations {
-    /// Settles what is there: removes what a crash has left, and finds out what the register does not say.
-    /// When that fails, none can be made, and [`make`](Self::make) says why.
+    /// Settles what is there: removes what a crash or a failure has left, and finds out what the register does not
+    /// say. When that fails, none can be made, and [`make`](Self::make) says why.
     pub(super) fn open(folder: &Path, path: &Path, now: u64) -> Self {
         let (folder, path) = (folder.to_owned(), path.to_owned());
         match Self::settled(&folder, &path, now) {
-            Ok(register) => Self { folder, path, register, trouble: None },
+            Ok(register) => {
+                let settled = Self { folder, path, register, trouble: None };
+                if let Err(error) = settled.sweep() {
+                    debug!("{}: failed to remove links that nobody needs: {error}", settled.folder.display());
+                }
+                settled
+            }
             Err(error) => {
                 let trouble = Some(format!("{}: {error}", folder.join(GENERATIONS).display()));
                 Self { folder, path, register: Register::default(), trouble }
@@ -88,15 +99,19 @@ impl Generations {
                 there.insert(number);
             }
         }
-        let before = register.clone();
+        let known = register.made.len();
         register.made.retain(|number, _| there.contains(number));
+        let mut is_news = register.made.len() != known;
+        is_news |= register.forget_lost(&names(&at.join(RPMS))?);
         for number in there {
             if !register.made.contains_key(&number) {
                 let (bytes, links) = read_made(&at.join(number.to_string()));
-                register.add(number, Made { of: None, bytes, superseded: Some(now) }, links);
+                register.add(number, Made { of: None, bytes, superseded: Some(now), loose: None }, links);
+                is_news = true;
             }
         }
-        if register != before {
+        if is_news {
+            register.forget_links();
             register.save(path)?;
         }
         Ok(register)
@@ -155,98 +170,164 @@ impl Generations {
     }
 
     /// Makes the folder for the edition that is served, if there is none of it; those before it are
-    /// superseded now.
+    /// superseded now. Gives how many packages can have no link, and why not one of them.
+    ///
+    /// With an index of what is served, only what has changed since the fixed generation that it knows is made anew.
+    /// `gone` is what has gone since the edition before.
     ///
     /// # Errors
     /// When that fails: there is nothing then, or all of it.
-    pub(super) fn make(&mut self, edition: &Edition, now: u64) -> anyhow::Result<Fixed> {
+    pub(super) fn make(
+        &mut self,
+        edition: &Edition,
+        now: u64,
+        index: Option<&mut Index>,
+        gone: Option<&Gone>,
+    ) -> anyhow::Result<Option<(usize, String)>> {
         if let Some(trouble) = &self.trouble {
             bail!("{trouble}");
         }
-        let (mut fixed, before) = (Fixed::default(), self.register.clone());
-        if !self.has(edition) {
+        let is_missing = !self.has(edition);
+        if is_missing {
             let at = self.folder.join(GENERATIONS);
-            let links =
-                self.link(&at, &edition.packages, &mut fixed).context("failed to keep the packages")?;
             let part = at.join(format!(".{}", edition.number));
-            let bytes = self.write(&part, edition, &links)?;
+            let Written { bytes, links, loose, fixed } =
+                self.write(&part, edition, index.as_deref(), gone)?;
             take_away(&at, edition.number).context("failed to remove what has its name")?;
             let name = at.join(edition.number.to_string());
             fs::rename(&part, &name).with_context(|| format!("failed to rename {}", part.display()))?;
             durable::sync_folder(&at).context("failed to sync its folder")?;
-            let made = Made { of: Some(edition.repomd), bytes, superseded: None };
-            self.register.add(edition.number, made, links.into_values().filter_map(link_of));
+            if let (Some(index), Some((file, members))) = (index, fixed) {
+                index.fixed_is(file, members);
+            }
+            let count = edition.packages.len().saturating_sub(links.len());
+            let loose = loose.filter(|_| count > 0).map(|why| (count, why));
+            let made = Made { of: Some(edition.repomd), bytes, superseded: None, loose };
+            self.register.add(edition.number, made, links);
         }
-        self.register.supersede_but(edition.number, now);
-        if self.register != before {
+        if self.register.supersede_but(edition.number, now) || is_missing {
             self.register.save(&self.path).context("failed to note it")?;
         }
-        Ok(fixed)
+        Ok(self.register.made.get(&edition.number).and_then(|made| made.loose.clone()))
     }
 
-    /// Links the packages that have no link yet. Gives for each path where a generation finds it.
-    fn link(&self, at: &Path, packages: &[Package], fixed: &mut Fixed) -> anyhow::Result<PlacesOf> {
-        let rpms = at.join(RPMS);
-        make_folder(at)?;
-        make_folder(&rpms)?;
-        let there: BTreeSet<String> = names(&rpms)?.into_iter().collect();
-        let mut places = PlacesOf::new();
-        for package in packages {
-            let name = link_name(package);
-            let place = if there.contains(&name) {
-                format!("../{RPMS}/{name}")
-            } else {
-                match link(&self.folder.join(&package.path), &rpms.join(&name), package) {
-                    Ok(()) => format!("../{RPMS}/{name}"),
-                    Err(error) if cannot_link(&error) => {
-                        fixed.loose.get_or_insert((0, error.to_string())).0 += 1;
-                        format!("../../{}", package.path)
-                    }
-                    Err(error) => return Err(error).context(package.path.clone()),
-                }
-            };
-            places.insert(package.path.clone(), place);
-        }
-        durable::sync_folder(&rpms)?;
-        Ok(places)
-    }
-
-    /// Writes the folder of a generation; gives the bytes of its metadata.
-    fn write(&self, part: &Path, edition: &Edition, places: &PlacesOf) -> anyhow::Result<u64> {
-        let (served, to) = (self.folder.join(REPODATA), part.join(REPODATA));
+    /// Writes the folder of a generation, durable but for its name.
+    fn write(
+        &self,
+        part: &Path,
+        edition: &Edition,
+        index: Option<&Index>,
+        gone: Option<&Gone>,
+    ) -> anyhow::Result<Written> {
+        let at = self.folder.join(GENERATIONS);
+        make_folder(&at)?;
+        make_folder(&at.join(RPMS))?;
         remove_all(part)?;
-        make_folder(part)?;
-        make_folder(&to)?;
-        let text = read_repomd(&served)?.context("there is no repomd.xml")?;
-        ensure!(Sha256::of(&text) == edition.repomd, "somebody else changed the served repomd.xml meanwhile");
-        let repomd = Repomd::parse(&text).context("repomd.xml")?;
-        let old =
-            repomd.files.iter().find(|file| file.kind == "primary").context("there is no primary.xml")?;
+        let to = part.join(REPODATA);
+        put_folder(part)?;
+        put_folder(&to)?;
+        let served = Served::read(&self.folder)?.context("there is no repomd.xml")?;
+        ensure!(served.digest == edition.repomd, "somebody else changed the served repomd.xml meanwhile");
+        let repomd = served.repomd.context("repomd.xml cannot be read")?;
 
         let unnamed = to.join(".primary");
-        let file = OpenOptions::new().write(true).create_new(true).open(&unnamed)?;
+        let (links, primary, members) = match index {
+            Some(index) => {
+                let (links, primary, members) = self.build_upon(&unnamed, edition, index, gone)?;
+                (links, primary, Some(members))
+            }
+            None => {
+                let (links, primary) = self.build_anew(&unnamed, edition, &repomd)?;
+                (links, primary, None)
+            }
+        };
+        durable::sync_folder(&at.join(RPMS))?;
+        let name = format!("{}-primary.xml.gz", primary.sha256);
+        fs::rename(&unnamed, to.join(&name))?;
+
+        let from = self.folder.join(REPODATA);
+        let mut bytes = primary.size + served.text.len() as u64;
+        for file in repomd.files.iter().filter(|file| stays(&file.kind)) {
+            take(&from.join(&file.name), &to, file).with_context(|| file.name.clone())?;
+            bytes += to.join(&file.name).metadata()?.len();
+        }
+        let text = rewrite::repomd(&served.text, &primary, &name, stays).context("repomd.xml")?;
+        write_new(&to.join(REPOMD), text.as_slice())?;
+        durable::sync_folder(&to)?;
+        durable::sync_folder(part)?;
+        let fixed = members.map(|members| (FixedFile { number: edition.number, name }, members));
+        Ok(Written { bytes, links: links.names, loose: links.loose, fixed })
+    }
+
+    /// Writes the primary file of a generation, all of it.
+    fn build_anew(
+        &self,
+        to: &Path,
+        edition: &Edition,
+        repomd: &Repomd,
+    ) -> anyhow::Result<(Links<'_>, rewrite::Written)> {
+        let old =
+            repomd.files.iter().find(|file| file.kind == "primary").context("there is no primary.xml")?;
+        let mut links = Links::new(&self.folder);
+        links.there.extend(names(&self.folder.join(GENERATIONS).join(RPMS))?);
+        let mut places = BTreeMap::new();
+        for package in &edition.packages {
+            places.insert(package.path.as_str(), links.place_of(package)?);
+        }
+        let file = OpenOptions::new().write(true).create_new(true).open(to)?;
         file.set_permissions(Permissions::from_mode(0o644))?;
         let place = |href: &str| match places.get(href) {
             Some(place) => place.clone(),
             // Written in a way that is not known here: it is where it was.
             None => format!("../../{href}"),
         };
-        let primary =
-            rewrite::primary(&served.join(&old.name), &file, place).with_context(|| old.name.clone())?;
+        let from = self.folder.join(REPODATA).join(&old.name);
+        let primary = rewrite::primary(&from, &file, place).with_context(|| old.name.clone())?;
         file.sync_all()?;
-        let name = format!("{}-primary.xml.gz", primary.sha256);
-        fs::rename(&unnamed, to.join(&name))?;
+        Ok((links, primary))
+    }
 
-        let mut bytes = primary.size + text.len() as u64;
-        for file in repomd.files.iter().filter(|file| stays(&file.kind)) {
-            take(&served.join(&file.name), &to, file).with_context(|| file.name.clone())?;
-            bytes += to.join(&file.name).metadata()?.len();
+    /// Writes the primary file of a generation upon the one that the index knows.
+    fn build_upon(
+        &self,
+        to: &Path,
+        edition: &Edition,
+        index: &Index,
+        gone: Option<&Gone>,
+    ) -> anyhow::Result<(Links<'_>, rewrite::Written, Members)> {
+        let old = index.open_fixed(&self.folder.join(GENERATIONS));
+        let is_known = |number| self.register.made.get(&number).filter(|made| made.of.is_some());
+        let old = old.and_then(|(FixedFile { number, .. }, file)| Some((*number, is_known(*number)?, file)));
+        let mut links = Links::new(&self.folder);
+        if let Some((number, made, _)) = &old {
+            links.names = self.links_after(*number, edition, gone);
+            links.loose = made.loose.as_ref().map(|(_, why)| why.clone());
         }
-        let text = rewrite::repomd(&text, &primary, &name, stays).context("repomd.xml")?;
-        write_new(&to.join(REPOMD), text.as_slice())?;
-        durable::sync_folder(&to)?;
-        durable::sync_folder(part)?;
-        Ok(bytes)
+        let (served, count) = (self.folder.join(REPODATA), edition.packages.len());
+        let old = old.as_ref().map(|(.., file)| file);
+        let (primary, members) = native::fix(index, &served, old, to, count, |path| {
+            let packages = &edition.packages;
+            let found = packages.binary_search_by(|package| package.path.as_str().cmp(path));
+            let package = found.ok().and_then(|found| packages.get(found));
+            links.place_of(package.with_context(|| format!("{path} is not one of its packages"))?)
+        })?;
+        Ok((links, primary, members))
+    }
+
+    /// The links of an earlier generation that an edition needs too.
+    fn links_after(&self, number: u64, edition: &Edition, gone: Option<&Gone>) -> BTreeSet<String> {
+        let old = self.register.links_of(number);
+        match gone.filter(|gone| gone.since == number) {
+            Some(gone) => {
+                let gone: BTreeSet<String> = gone.packages.iter().map(link_name).collect();
+                old.filter(|link| !gone.contains(*link)).cloned().collect()
+            }
+            // Between them were others, of which none stays: what has gone with these is not known.
+            None => {
+                let old: BTreeSet<&String> = old.collect();
+                edition.packages.iter().map(link_name).filter(|link| old.contains(link)).collect()
+            }
+        }
     }
 }
 
@@ -262,50 +343,6 @@ fn take(served: &Path, to: &Path, file: &MdFile) -> io::Result<()> {
         Err(error) if cannot_link(&error) => write_new(&path, File::open(served)?).map(drop),
         linked => linked,
     }
-}
-
-/// What a package is called among the links: what it is in REPO decides, so that another file of the same
-/// name has another link.
-fn link_name(package: &Package) -> String {
-    let Package { path, size, modified: (seconds, nanos), inode } = package;
-    let digest = Sha256::of(format!("{path}\n{size}\n{seconds}.{nanos}\n{inode}").as_bytes()).to_string();
-    let name = path.rsplit('/').next().unwrap_or_default();
-    // Nothing that means something in a URL.
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "._+~^-".contains(c) { c } else { '_' };
-    let name: String = name.chars().map(plain).collect();
-    let digest = digest.get(..16).unwrap_or_default();
-    let name = name.get(name.len().saturating_sub(NAME_MAX - 17)..).unwrap_or_default();
-    format!("{digest}-{name}")
-}
-
-/// The link that a place names, if it names one.
-pub(super) fn link_of(place: impl AsRef<str>) -> Option<String> {
-    let name = place.as_ref().strip_prefix("../")?.strip_prefix(RPMS)?.strip_prefix('/')?;
-    Some(name.to_owned())
-}
-
-fn link(from: &Path, to: &Path, package: &Package) -> io::Result<()> {
-    fs::hard_link(from, to)?;
-    let found = fs::symlink_metadata(to)?;
-    let same = found.ino() == package.inode
-        && found.len() == package.size
-        && (found.mtime(), found.mtime_nsec()) == package.modified;
-    if same {
-        return Ok(());
-    }
-    fs::remove_file(to)?;
-    Err(io::Error::other("it was replaced meanwhile"))
-}
-
-/// Whether an error says that this file can have no link, rather than that something is wrong.
-fn cannot_link(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::CrossesDevices
-            | io::ErrorKind::PermissionDenied
-            | io::ErrorKind::TooManyLinks
-            | io::ErrorKind::Unsupported
-    )
 }
 
 /// Removes a generation so that nobody sees a part of it.
@@ -383,16 +420,17 @@ pub(super) fn inspect(folder: &Path, thorough: bool) -> io::Result<Vec<(PathBuf,
     let last = numbers.last().copied();
     for number in numbers {
         let path = at.join(number.to_string());
-        let damage = match publish::served_whole(&path)? {
-            None => Some("its metadata are damaged".to_owned()),
-            Some(_) if thorough || Some(number) == last => match places(&path) {
+        let is_whole = Served::read(&path)?.is_some_and(|served| served.is_whole(&path));
+        let damage = match is_whole {
+            false => Some("its metadata are damaged".to_owned()),
+            true if thorough || Some(number) == last => match places(&path) {
                 None => Some("its primary.xml is damaged".to_owned()),
                 Some(places) => {
                     let lost = places.iter().find(|place| !path.join(place.as_str()).is_file());
                     lost.map(|place| format!("its package {place} is not there"))
                 }
             },
-            Some(_) => None,
+            true => None,
         };
         found.extend(damage.map(|why| (path, Wrong::Damaged(why))));
     }

@@ -1,4 +1,6 @@
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+
+use moji_proto::Sha256;
 
 use super::*;
 
@@ -65,7 +67,7 @@ fn open(at: &Path, now: u64) -> Generations {
 fn each_step_may_be_done_again() {
     let (at, edition) = repository();
     let at = at.path();
-    assert_eq!(open(at, 10).make(&edition, 10).unwrap(), Fixed::default());
+    assert_eq!(open(at, 10).make(&edition, 10, None, None).unwrap(), None);
     let generation = at.join("generations/4");
     let [place] = places(&generation).unwrap().into_iter().collect::<Vec<_>>().try_into().unwrap();
     assert_eq!(fs::read(generation.join(place)).unwrap(), b"12345");
@@ -77,13 +79,13 @@ fn each_step_may_be_done_again() {
 
     // It is there: nothing is done. The register is lost: done again, the same.
     let before = inode(&generation);
-    open(at, 11).make(&edition, 11).unwrap();
+    open(at, 11).make(&edition, 11, None, None).unwrap();
     assert_eq!(inode(&generation), before);
     let text = fs::read(generation.join("repodata/repomd.xml")).unwrap();
     fs::remove_file(at.join("register")).unwrap();
     assert_eq!(open(at, 12).held().first().map(|held| held.superseded), Some(Some(12)));
     let mut again = open(at, 13);
-    again.make(&edition, 13).unwrap();
+    again.make(&edition, 13, None, None).unwrap();
     assert_ne!(inode(&generation), before);
     assert_eq!(fs::read(generation.join("repodata/repomd.xml")).unwrap(), text);
     assert_eq!(again.held().first().map(|held| held.superseded), Some(None), "it is served");
@@ -97,8 +99,8 @@ fn without_links_the_place_itself_is_named() {
     let Ok(elsewhere) = tempfile::tempdir_in("/dev/shm") else { return };
     fs::create_dir(at.join("generations")).unwrap();
     symlink(elsewhere.path(), at.join("generations/rpms")).unwrap();
-    let fixed = open(at, 10).make(&edition, 10).unwrap();
-    assert_eq!(fixed.loose.map(|(count, _)| count), Some(1));
+    let loose = open(at, 10).make(&edition, 10, None, None).unwrap();
+    assert_eq!(loose.map(|(count, _)| count), Some(1));
     assert_eq!(places(&at.join("generations/4")), Some(["../../a.rpm".to_owned()].into()));
     assert_eq!(inspect(at, true).unwrap(), []);
 }
@@ -109,7 +111,7 @@ fn a_package_that_was_replaced_meanwhile_is_not_taken() {
     let at = at.path();
     fs::write(at.join("b"), "54321").unwrap();
     fs::rename(at.join("b"), at.join("a.rpm")).unwrap();
-    let error = format!("{:#}", open(at, 10).make(&edition, 10).unwrap_err());
+    let error = format!("{:#}", open(at, 10).make(&edition, 10, None, None).unwrap_err());
     assert!(error.contains("a.rpm: it was replaced meanwhile"), "{error}");
     assert_eq!(names(&at.join("generations/rpms")).unwrap(), [""; 0]);
     assert!(!at.join("generations/4").exists());
@@ -119,7 +121,7 @@ fn a_package_that_was_replaced_meanwhile_is_not_taken() {
 fn damage_is_found() {
     let (at, edition) = repository();
     let at = at.path();
-    open(at, 10).make(&edition, 10).unwrap();
+    open(at, 10).make(&edition, 10, None, None).unwrap();
     let generations = at.join("generations");
     for folder in [".5", ".4.old", "mine"] {
         fs::create_dir(generations.join(folder)).unwrap();

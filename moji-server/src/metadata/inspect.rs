@@ -15,11 +15,12 @@ use moji_proto::Sha256;
 use moji_proto::digest::Hasher;
 use tokio_util::sync::CancellationToken;
 
+use super::compare;
 use super::generations::{self, Wrong};
 use super::ledger::Ledger;
 use super::packages::{self, Complaints, REPODATA, Walk};
 use super::publish;
-use super::refresh::{Run, Trust};
+use super::refresh::{Aim, Run, Trust, Where};
 use super::repomd::{self, Repomd};
 use super::{Generation, MetadataConfig, Repository};
 
@@ -38,6 +39,10 @@ pub enum Disagreement {
     Size,
     /// An RPM has another digest than the metadata say.
     Digest,
+    /// The metadata say otherwise of it than `createrepo_c` does now; the text names the file.
+    Description(String),
+    /// What the metadata say of packages could not be compared with what `createrepo_c` says; the text says why.
+    NotCompared(String),
     /// A generation that was to stay cannot be used; the text says why.
     Generation(String),
     /// Something beside the generations that a crash left.
@@ -47,7 +52,8 @@ pub enum Disagreement {
 }
 
 /// Compares the metadata of all repositories with their files; gives the file that each disagreement is
-/// about. Reads all RPMs for their `digests`. Blocks, and changes nothing.
+/// about. Reads all RPMs for their `digests`, and has `createrepo_c` describe them once more. Blocks, and changes
+/// nothing.
 ///
 /// # Errors
 /// When a folder cannot be read.
@@ -135,6 +141,9 @@ fn one(
             Some(_) => {}
         }
     }
+    if digests && found.is_empty() {
+        found.extend(compare::descriptions(config, folder, &repodata, &packages)?);
+    }
     // What is there all the same is not whole, so the walk has left it out.
     found.extend(listed.into_keys().map(|name| {
         let path = folder.join(name);
@@ -181,10 +190,14 @@ pub async fn make_anew(
             complaints: Complaints::default(),
             trust: Trust::Nothing,
             expired: BTreeSet::new(),
+            memory: None,
+            place: Where::Everywhere,
+            aim: Aim::Publish,
+            is_retry: false,
         };
         let ended = run.run(CancellationToken::new()).await;
         let reached = ended.result.map_err(|error| anyhow!("{repository}: {error:#}"))?;
-        made.push(reached.generation);
+        made.extend(reached.map(|reached| reached.generation));
     }
     Ok(made)
 }

@@ -18,11 +18,15 @@
 //! anything in REPO but the folders `repodata` and `generations`.
 
 pub mod coalescer;
+mod compare;
 mod createrepo;
 mod generations;
 mod inspect;
 mod keeper;
 mod ledger;
+mod links;
+mod make;
+mod native;
 mod packages;
 mod publish;
 mod refresh;
@@ -30,6 +34,7 @@ mod register;
 mod repomd;
 mod retention;
 mod rewrite;
+mod standing;
 mod watch;
 mod whole;
 
@@ -40,6 +45,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tokio::sync::{mpsc, watch as state};
 
 pub use createrepo::{MissingProgram, check_program};
@@ -50,6 +56,28 @@ pub use packages::Package;
 pub(crate) use packages::{GENERATIONS, REPODATA};
 pub use publish::Step;
 pub(crate) use publish::UNFINISHED;
+pub use standing::{Standing, Standings, Trouble};
+
+/// Who makes the metadata.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Maker {
+    /// `createrepo_c` reads what is new, the rest is taken over as it is: costs what changed.
+    Native,
+    /// `createrepo_c --update`: costs what there is.
+    #[value(name = "createrepo_c")]
+    #[serde(rename = "createrepo_c")]
+    Createrepo,
+}
+
+impl fmt::Display for Maker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Native => "native",
+            Self::Createrepo => "createrepo_c",
+        })
+    }
+}
 
 /// Settings. [`MetadataConfig::new`] has the defaults.
 #[derive(Debug, Clone)]
@@ -58,6 +86,8 @@ pub struct MetadataConfig {
     pub repo: PathBuf,
     /// A private folder for staging and ledgers, made by the caller, mode 0700; nobody else uses it.
     pub private: PathBuf,
+    /// Who makes the metadata: `createrepo_c` what is new, the rest is taken over.
+    pub maker: Maker,
     /// The program, a path or a name in `PATH`: `createrepo_c`.
     pub createrepo: PathBuf,
     /// A run starts when nothing changed for so long: 1 s.
@@ -95,6 +125,7 @@ impl MetadataConfig {
         Self {
             repo,
             private,
+            maker: Maker::Native,
             createrepo: "createrepo_c".into(),
             quiet: Duration::from_secs(1),
             at_most: Duration::from_secs(15),
@@ -151,20 +182,28 @@ pub type Served = BTreeMap<Repository, Generation>;
 /// How the rest of the server talks to the metadata task.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    nudges: mpsc::Sender<Repository>,
+    nudges: mpsc::Sender<Nudge>,
     served: state::Receiver<Served>,
+    standings: state::Receiver<Standings>,
     in_use: state::Sender<Option<InUse>>,
+}
+
+/// Says that something changed in a repository.
+#[derive(Debug)]
+struct Nudge {
+    repository: Repository,
+    entry: Option<String>,
 }
 
 /// Generations that somebody works with, by repository.
 pub type InUse = BTreeMap<Repository, BTreeSet<u64>>;
 
 impl Handle {
-    /// Says that something in `repository` changed: quicker than inotify, and where that is blind.
-    /// It never waits and need not be called.
-    pub fn nudge(&self, repository: Repository) {
+    /// Says that something in `repository` changed: quicker than inotify, and where that is blind. `entry` is
+    /// the entry of its folder that changed; without it, everything is looked at. It never waits and need not be called.
+    pub fn nudge(&self, repository: Repository, entry: Option<String>) {
         // Full means that looks are due already; what they miss, the next rescan finds.
-        let _ = self.nudges.try_send(repository);
+        let _ = self.nudges.try_send(Nudge { repository, entry });
     }
 
     /// Says which generations attempts run against: these stay. Until it is called for the first time, all
@@ -177,6 +216,11 @@ impl Handle {
     /// and after the first look at a repository that needs none.
     pub fn served(&self) -> state::Receiver<Served> {
         self.served.clone()
+    }
+
+    /// How the metadata of each repository are just now.
+    pub fn standings(&self) -> Standings {
+        self.standings.borrow().clone()
     }
 }
 

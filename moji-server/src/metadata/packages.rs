@@ -51,13 +51,22 @@ impl Package {
 
 /// Why which files are left out, so that it is said once and not at every look.
 #[derive(Debug, Default)]
-pub(super) struct Complaints(BTreeMap<String, String>);
+pub(super) struct Complaints {
+    /// Why, by path.
+    said: BTreeMap<String, String>,
+    is_silent: bool,
+}
 
 impl Complaints {
+    /// Of a look upon which nothing is published: what is half there may be whole then.
+    pub(super) fn silent() -> Self {
+        Self { is_silent: true, ..Self::default() }
+    }
+
     fn left_out(&mut self, folder: &Path, path: String, why: String) {
-        if self.0.get(&path) != Some(&why) {
+        if !self.is_silent && self.said.get(&path) != Some(&why) {
             warn!("left out of the metadata until it changes: {}: {why}", folder.join(&path).display());
-            self.0.insert(path, why);
+            self.said.insert(path, why);
         }
     }
 }
@@ -87,7 +96,29 @@ impl Walk<'_> {
         packages.sort();
         let seen: BTreeSet<&str> = packages.iter().map(|p| p.path.as_str()).collect();
         // Forget files that became whole; those that are gone matter little, but must not pile up.
-        complaints.0.retain(|path, _| !seen.contains(path.as_str()) && self.folder.join(path).exists());
+        complaints.said.retain(|path, _| !seen.contains(path.as_str()) && self.folder.join(path).exists());
+        Ok(packages)
+    }
+
+    /// The same, when only these entries of the folder may be others than `known` says.
+    ///
+    /// # Errors
+    /// As [`packages`](Self::packages).
+    pub(super) fn packages_at(
+        &self,
+        entries: &BTreeSet<String>,
+        complaints: &mut Complaints,
+    ) -> io::Result<Vec<Package>> {
+        let is_there =
+            |package: &&Package| !entries.contains(package.path.split('/').next().unwrap_or_default());
+        let mut packages: Vec<Package> = self.known.iter().filter(is_there).cloned().collect();
+        for entry in entries.iter().filter(|entry| !entry.contains(char::is_control)) {
+            match fs::symlink_metadata(self.folder.join(entry)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => self.entry("", entry, 0, found?, &mut packages, complaints)?,
+            }
+        }
+        packages.sort();
         Ok(packages)
     }
 
@@ -102,7 +133,7 @@ impl Walk<'_> {
         let entries = match fs::read_dir(&path) {
             Err(error) if depth > 0 && error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) if depth > 0 && error.kind() == io::ErrorKind::PermissionDenied => {
-                warn!("its RPMs are left out of the metadata: {}: {error}", path.display());
+                complaints.left_out(self.folder, at, format!("{error}; give it to the server's user"));
                 return Ok(());
             }
             entries => entries?,
@@ -117,22 +148,32 @@ impl Walk<'_> {
                 }
                 continue;
             };
-            if name.starts_with('.') || name == REPODATA || (depth == 0 && name == GENERATIONS) {
-                continue;
+            match entry.metadata() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => self.entry(&at, name, depth, found?, into, complaints)?,
             }
-            let kind = match entry.file_type() {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                kind => kind?,
-            };
-            let inner = if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") };
-            if kind.is_dir() && depth < DEPTH_MAX && !(depth == 0 && self.nested.contains(name)) {
-                self.folder(inner, depth + 1, into, complaints)?;
-            } else if kind.is_file() && name.ends_with(".rpm") {
-                match entry.metadata() {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    found => into.extend(self.file(inner, &found?, complaints)),
-                }
-            }
+        }
+        Ok(())
+    }
+
+    /// One entry of the folder `at`.
+    fn entry(
+        &self,
+        at: &str,
+        name: &str,
+        depth: usize,
+        found: fs::Metadata,
+        into: &mut Vec<Package>,
+        complaints: &mut Complaints,
+    ) -> io::Result<()> {
+        if name.starts_with('.') || name == REPODATA || (depth == 0 && name == GENERATIONS) {
+            return Ok(());
+        }
+        let inner = if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") };
+        if found.is_dir() && depth < DEPTH_MAX && !(depth == 0 && self.nested.contains(name)) {
+            self.folder(inner, depth + 1, into, complaints)?;
+        } else if found.is_file() && name.ends_with(".rpm") {
+            into.extend(self.file(inner, &found, complaints));
         }
         Ok(())
     }
@@ -228,11 +269,11 @@ mod tests {
         let (mut complaints, known) = (Complaints::default(), [stamp("a.rpm"), stamp("x/b.rpm")]);
         let walk = Walk { folder: repo.path(), nested: &nested, known: &[], refused: &[], now: 5 };
         assert_eq!(walk.packages(&mut complaints).unwrap(), []);
-        assert_eq!(complaints.0.into_keys().collect::<Vec<_>>(), ["a.rpm", "x/b.rpm"]);
+        assert_eq!(complaints.said.into_keys().collect::<Vec<_>>(), ["a.rpm", "x/b.rpm"]);
         let (mut complaints, refused) = (Complaints::default(), [stamp("x/b.rpm")]);
         let walk = Walk { known: &known[..1], refused: &refused, ..walk };
         assert_eq!(walk.packages(&mut complaints).unwrap(), known[..1]);
-        assert!(complaints.0.is_empty());
+        assert!(complaints.said.is_empty());
     }
 
     #[test]

@@ -64,14 +64,63 @@ steps! {
 pub(super) struct Publication<'a> {
     /// The repository's folder.
     pub(super) folder: &'a Path,
-    /// The folder with the staged `repomd.xml` and its files.
-    pub(super) staged: &'a Path,
+    /// What is to be served.
+    pub(super) staged: Staged<'a>,
     /// Where the ledger is kept.
     pub(super) ledger: &'a Path,
-    /// The digest of the `repomd.xml` that this generation was made to follow.
-    pub(super) follows: Option<Sha256>,
+    /// What this generation was made to follow.
+    pub(super) follows: Option<&'a Served>,
     /// Seconds since 1970.
     pub(super) now: u64,
+}
+
+/// The `repomd.xml` of a repository, read once.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) text: Vec<u8>,
+    pub(super) digest: Sha256,
+    /// What it says; `None` when it cannot be read.
+    pub(super) repomd: Option<Repomd>,
+}
+
+impl Served {
+    /// The text of one that was read.
+    pub(super) fn of(text: Vec<u8>) -> Self {
+        Self { digest: Sha256::of(&text), repomd: Repomd::parse(&text).ok(), text }
+    }
+
+    /// Reads it, if there is one.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub(super) fn read(folder: &Path) -> io::Result<Option<Self>> {
+        Ok(read_repomd(&folder.join(REPODATA))?.map(Self::of))
+    }
+
+    /// Whether all that it names is there with the size that it gives.
+    pub(super) fn is_whole(&self, folder: &Path) -> bool {
+        let repodata = folder.join(REPODATA);
+        let is_there = |file: &MdFile| {
+            fs::metadata(repodata.join(&file.name))
+                .is_ok_and(|found| found.is_file() && file.size.is_none_or(|size| size == found.len()))
+        };
+        self.repomd.as_ref().is_some_and(|repomd| repomd.files.iter().all(is_there))
+    }
+
+    /// The names of the files that it names.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.repomd.as_ref().map(Repomd::names).unwrap_or_default()
+    }
+}
+
+/// Where the next generation is.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Staged<'a> {
+    /// In this folder: `repomd.xml` and its files, which somebody else made, so they are checked.
+    Folder(&'a Path),
+    /// Its files are in the served `repodata` already, digested and durable, each under its name with
+    /// [`UNFINISHED`] before it; this is its `repomd.xml`.
+    Beside(&'a [u8]),
 }
 
 /// Why a generation was not published. The served one is untouched, unless the message says else.
@@ -100,12 +149,15 @@ pub(super) fn publish(
     mut edition: Edition,
     mut passed: impl FnMut(Step) -> Result<(), PublishError>,
 ) -> Result<(), PublishError> {
-    let Publication { folder, staged, now, .. } = *publication;
+    let Publication { folder, staged, follows, now, .. } = *publication;
     let repodata = &folder.join(REPODATA);
 
-    let text = read_repomd(staged)
-        .map_err(io_error("failed to read", &staged.join(REPOMD)))?
-        .ok_or_else(|| PublishError::Staged("there is no repomd.xml".to_owned()))?;
+    let text = match staged {
+        Staged::Folder(staged) => read_repomd(staged)
+            .map_err(io_error("failed to read", &staged.join(REPOMD)))?
+            .ok_or_else(|| PublishError::Staged("there is no repomd.xml".to_owned()))?,
+        Staged::Beside(text) => text.to_owned(),
+    };
     let repomd =
         Repomd::parse(&text).map_err(|error| PublishError::Staged(format!("repomd.xml: {error}")))?;
     if repomd.revision != Some(edition.number) || !repomd.files.iter().any(|file| file.kind == "primary") {
@@ -113,24 +165,27 @@ pub(super) fn publish(
             "repomd.xml has no primary.xml, or not the revision asked for".to_owned(),
         ));
     }
-    for file in &repomd.files {
-        check(&staged.join(&file.name), file)
-            .map_err(|why| PublishError::Staged(format!("{}: {why}", file.name)))?;
+    if let Staged::Folder(staged) = staged {
+        for file in &repomd.files {
+            check(&staged.join(&file.name), file)
+                .map_err(|why| PublishError::Staged(format!("{}: {why}", file.name)))?;
+        }
     }
     passed(Step::Checked)?;
 
     make_folder(repodata).map_err(io_error("failed to make", repodata))?;
-    let served = read_repomd(repodata).map_err(io_error("failed to read repomd.xml in", repodata))?;
-    edition.replaces =
-        served.and_then(|text| Repomd::parse(&text).ok()).map(|old| old.names()).unwrap_or_default();
+    edition.replaces = follows.map(Served::names).unwrap_or_default();
     edition.repomd = Sha256::of(&text);
     edition.files = repomd.names();
     ledger.pending = Some(edition);
-    ledger.save(publication.ledger).map_err(io_error("failed to write", publication.ledger))?;
+    ledger.save_pending(publication.ledger).map_err(io_error("failed to write", publication.ledger))?;
     passed(Step::Recorded)?;
 
     for file in &repomd.files {
-        place(&staged.join(&file.name), repodata, file)?;
+        match staged {
+            Staged::Folder(staged) => place(&staged.join(&file.name), repodata, file)?,
+            Staged::Beside(_) => place_beside(repodata, file)?,
+        }
     }
     passed(Step::Placed)?;
     durable::sync_folder(repodata).map_err(io_error("failed to sync", repodata))?;
@@ -139,9 +194,8 @@ pub(super) fn publish(
     let unfinished = repodata.join(format!("{UNFINISHED}{REPOMD}"));
     write_new(&unfinished, text.as_slice()).map_err(io_error("failed to write", &unfinished))?;
     passed(Step::Written)?;
-    if served_digest(folder).map_err(io_error("failed to read repomd.xml in", repodata))?
-        != publication.follows
-    {
+    let served = read_repomd(repodata).map_err(io_error("failed to read repomd.xml in", repodata))?;
+    if served.as_deref() != follows.map(|follows| follows.text.as_slice()) {
         return Err(PublishError::Overtaken);
     }
     fs::rename(&unfinished, repodata.join(REPOMD)).map_err(io_error("failed to rename", &unfinished))?;
@@ -159,7 +213,7 @@ pub(super) fn publish(
 
 /// Settles what an earlier run left: the ledger against the served `repomd.xml`, unfinished files, and
 /// files that were superseded at least `keep` seconds ago. Files that no generation of this server
-/// named or replaced are somebody else's, and stay. Returns the digest of the served `repomd.xml`.
+/// named or replaced are somebody else's, and stay. Returns what is served.
 ///
 /// # Errors
 /// When the folder or the ledger cannot be read or written.
@@ -169,14 +223,12 @@ pub(super) fn settle(
     ledger: &mut Ledger,
     now: u64,
     keep: u64,
-) -> io::Result<Option<Sha256>> {
+) -> io::Result<Option<Served>> {
     let repodata = folder.join(REPODATA);
-    let before = ledger.clone();
-    let text = read_repomd(&repodata)?;
-    let served = text.as_deref().map(Sha256::of);
-    ledger.settle(served, now);
-    let named =
-        text.and_then(|text| Repomd::parse(&text).ok()).map(|repomd| repomd.names()).unwrap_or_default();
+    let before = (ledger.pending.is_some(), ledger.superseded.clone());
+    let served = Served::read(folder)?;
+    ledger.settle(served.as_ref().map(|served| served.digest), now);
+    let named = served.as_ref().map(Served::names).unwrap_or_default();
     for name in ledger.take_expired(now, keep) {
         if !named.contains(&name) {
             remove(&repodata.join(&name))?;
@@ -190,35 +242,10 @@ pub(super) fn settle(
             }
         }
     }
-    if *ledger != before {
+    if before != (false, ledger.superseded.clone()) {
         ledger.save(ledger_path)?;
     }
     Ok(served)
-}
-
-/// The digest of the served `repomd.xml`, if there is one.
-pub(super) fn served_digest(folder: &Path) -> io::Result<Option<Sha256>> {
-    Ok(read_repomd(&folder.join(REPODATA))?.as_deref().map(Sha256::of))
-}
-
-/// The served `repomd.xml`, if there is one, it can be read, and all that it names is there with the
-/// size that it gives.
-pub(super) fn served_whole(folder: &Path) -> io::Result<Option<Repomd>> {
-    let repodata = folder.join(REPODATA);
-    let Some(repomd) = read_repomd(&repodata)?.and_then(|text| Repomd::parse(&text).ok()) else {
-        return Ok(None);
-    };
-    let whole = repomd.files.iter().all(|file| {
-        fs::metadata(repodata.join(&file.name))
-            .is_ok_and(|found| found.is_file() && file.size.is_none_or(|size| size == found.len()))
-    });
-    Ok(whole.then_some(repomd))
-}
-
-/// The revision that the served `repomd.xml` gives, whole or not.
-pub(super) fn served_revision(folder: &Path) -> io::Result<Option<u64>> {
-    let text = read_repomd(&folder.join(REPODATA))?;
-    Ok(text.and_then(|text| Repomd::parse(&text).ok()).and_then(|repomd| repomd.revision))
 }
 
 /// Makes the folder `path` if it is missing, durable and readable by everyone whatever the umask. Its
@@ -227,12 +254,17 @@ pub(super) fn served_revision(folder: &Path) -> io::Result<Option<u64>> {
 /// # Errors
 /// When that fails, or something else has the name.
 pub(super) fn make_folder(path: &Path) -> io::Result<()> {
+    if put_folder(path)? { path.parent().map_or(Ok(()), durable::sync_folder) } else { Ok(()) }
+}
+
+/// The same, and its name is durable only when the caller has synced its parent. Gives whether it was missing.
+///
+/// # Errors
+/// As [`make_folder`].
+pub(super) fn put_folder(path: &Path) -> io::Result<bool> {
     match DirBuilder::new().mode(0o755).create(path) {
-        Ok(()) => {
-            fs::set_permissions(path, Permissions::from_mode(0o755))?;
-            path.parent().map_or(Ok(()), durable::sync_folder)
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Ok(()) => fs::set_permissions(path, Permissions::from_mode(0o755)).map(|()| true),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -268,11 +300,12 @@ pub(super) fn check(path: &Path, expected: &MdFile) -> Result<(), String> {
 }
 
 /// Puts a checked file into `repodata` under its name. One that is there already stays if it is the
-/// same; names hold the digest, so another one is a damaged one.
+/// same; names hold the digest, so another one is a damaged one. So may be one that the disk has not taken: that is
+/// told once, and it is written anew.
 fn place(staged: &Path, repodata: &Path, file: &MdFile) -> Result<(), PublishError> {
     let path = repodata.join(&file.name);
-    if check(&path, file).is_ok() {
-        return durable::sync_file(&path).map_err(io_error("failed to sync", &path));
+    if check(&path, file).is_ok() && durable::sync_file(&path).is_ok() {
+        return Ok(());
     }
     let unfinished = repodata.join(format!("{UNFINISHED}{}", file.name));
     let digest = File::open(staged)
@@ -282,6 +315,17 @@ fn place(staged: &Path, repodata: &Path, file: &MdFile) -> Result<(), PublishErr
         return Err(PublishError::Staged(format!("{} changed while it was copied", file.name)));
     }
     fs::rename(&unfinished, &path).map_err(io_error("failed to rename", &unfinished))
+}
+
+/// Gives a durable file beside those that are served its name. What has no such file is served already.
+fn place_beside(repodata: &Path, file: &MdFile) -> Result<(), PublishError> {
+    let (path, unfinished) = (repodata.join(&file.name), repodata.join(format!("{UNFINISHED}{}", file.name)));
+    match fs::rename(&unfinished, &path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            check(&path, file).map_err(|why| PublishError::Staged(format!("{}: {why}", file.name)))
+        }
+        renamed => renamed.map_err(io_error("failed to rename", &unfinished)),
+    }
 }
 
 /// Writes a durable file that everyone can read, and gives its digest.

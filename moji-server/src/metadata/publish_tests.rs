@@ -56,9 +56,14 @@ impl Repo {
 
     fn publish_staged(&mut self, number: u64, crash_after: Option<Step>) -> Result<(), PublishError> {
         let (folder, staged, path) = (self.path("repo"), self.path("staged"), self.path("ledger.json"));
-        let follows = served_digest(&folder).unwrap();
-        let publication =
-            Publication { folder: &folder, staged: &staged, ledger: &path, follows, now: number };
+        let follows = Served::read(&folder).unwrap();
+        let publication = Publication {
+            folder: &folder,
+            staged: Staged::Folder(&staged),
+            ledger: &path,
+            follows: follows.as_ref(),
+            now: number,
+        };
         let edition = Edition {
             number,
             repomd: Sha256::of(b""),
@@ -182,26 +187,31 @@ fn what_is_staged_is_not_trusted() {
 
 #[test]
 fn damaged_files_of_the_same_name_are_replaced_and_a_foreign_change_is_not_lost() {
+    let is_whole = |repo: &Repo| {
+        let folder = repo.path("repo");
+        Served::read(&folder).unwrap().unwrap().is_whole(&folder)
+    };
     let mut repo = Repo::new();
     repo.publish(5, None).unwrap();
     let shared = repo.path(&format!("repo/repodata/{}-filelists", Sha256::of(b"the same")));
     fs::write(&shared, "damaged!").unwrap();
-    assert!(served_whole(&repo.path("repo")).unwrap().is_some(), "the size is right");
+    assert!(is_whole(&repo), "the size is right");
     repo.publish(6, None).unwrap();
     assert_eq!(repo.served(), Some(6));
 
     fs::write(&shared, "cut").unwrap();
-    assert!(served_whole(&repo.path("repo")).unwrap().is_none());
+    assert!(!is_whole(&repo));
     let foreign = repomd(7);
     fs::write(repo.path("repo/repodata/repomd.xml"), &foreign).unwrap();
+    let older = Served::of(b"older".to_vec());
     let (folder, staged, ledger) = (repo.path("repo"), repo.path("staged"), repo.path("ledger.json"));
     repo.stage(8);
     let edition = Edition { number: 8, ..repo.ledger.published.clone().unwrap() };
     let publication = Publication {
         folder: &folder,
-        staged: &staged,
+        staged: Staged::Folder(&staged),
         ledger: &ledger,
-        follows: Some(Sha256::of(b"older")),
+        follows: Some(&older),
         now: 8,
     };
     let result = publish(&publication, &mut repo.ledger, edition, |_| Ok(()));

@@ -1,35 +1,32 @@
 //! One run for one repository: look, and if the folder differs from what is published, have the
-//! metadata made and publish them.
+//! metadata made and publish them ([`make`](super::make)). Or only prepare: read what is new, so that less is left to do
+//! when it is to be published.
 //!
 //! It deliberately does not know when to run or what to do after a failure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, anyhow};
-use moji_proto::Sha256;
+use anyhow::Context as _;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::warn;
 
-use super::createrepo::{self, Call, CallError, MissingProgram, Said};
-use super::generations::{Fixed, Generations};
-use super::ledger::{Edition, Ledger};
+use super::createrepo::MissingProgram;
+use super::generations::Generations;
+use super::ledger::Ledger;
+use super::make::{self, Make};
+use super::native::Index;
+use super::native::spool::Spool;
 use super::packages::{self, Complaints, Package, REPODATA, Walk};
-use super::publish::{self, Publication, PublishError};
-use super::repomd::{self, REPOMD, Repomd};
+use super::publish::{self, PublishError, Served};
 use super::retention::Held;
-use super::{Generation, MetadataConfig, Repository};
-use crate::crash::{self, Point};
+use super::{Generation, Maker, MetadataConfig, Repository};
 use crate::durable;
-
-/// With fewer bytes free than that, a failure is likely to be for want of room: metadata of ten thousand
-/// packages take some megabytes.
-const ALMOST_FULL: u64 = 8 << 20;
 
 /// Where one repository's things are.
 #[derive(Debug, Clone)]
@@ -40,22 +37,102 @@ pub(super) struct Places {
     pub(super) ledger: PathBuf,
     /// Private: what is known of the fixed generations.
     register: PathBuf,
+    /// Private: where everything lies in the served files.
+    pub(super) index: PathBuf,
     /// Private; removed before and after each run.
-    staging: PathBuf,
+    pub(super) staging: PathBuf,
 }
 
 impl Places {
-    fn list(&self) -> PathBuf {
+    /// The folder of what is private.
+    pub(super) fn private(&self) -> &Path {
+        self.ledger.parent().unwrap_or(&self.ledger)
+    }
+
+    pub(super) fn list(&self) -> PathBuf {
         self.staging.join("packages")
     }
 
-    fn list_without(&self) -> PathBuf {
+    pub(super) fn list_without(&self) -> PathBuf {
         self.staging.join("packages-without")
     }
 
-    fn staged(&self) -> PathBuf {
+    pub(super) fn staged(&self) -> PathBuf {
         self.staging.join(REPODATA)
     }
+}
+
+/// What is known of a repository between runs, so that it need not be read again. All of it can be found out anew.
+pub(super) struct Memory {
+    pub(super) ledger: Ledger,
+    pub(super) generations: Generations,
+    /// Where the packages lie in what is served, once that is known.
+    pub(super) index: Option<Index>,
+    /// The XML of packages that are not published yet.
+    pub(super) spool: Option<Spool>,
+    /// Of which packages, by path.
+    pub(super) prepared: BTreeMap<String, Package>,
+}
+
+impl Memory {
+    fn load(places: &Places) -> anyhow::Result<Box<Self>> {
+        let ledger = Ledger::load(&places.ledger).context("failed to read the ledger")?;
+        let generations = Generations::open(&places.folder, &places.register, now());
+        Ok(Box::new(Self { ledger, generations, index: None, spool: None, prepared: BTreeMap::new() }))
+    }
+
+    /// Forgets the XML, and where XML lies: what is served is another one now.
+    pub(super) fn forget_xml(&mut self) {
+        self.index = None;
+        self.forget_prepared();
+    }
+
+    /// Forgets the XML of what was to be published.
+    fn forget_prepared(&mut self) {
+        self.spool = None;
+        self.prepared.clear();
+    }
+
+    /// The spool, made if need be.
+    pub(super) fn spool(&mut self, folder: &Path) -> io::Result<&mut Spool> {
+        let spool = match self.spool.take() {
+            Some(spool) => spool,
+            None => Spool::new(folder)?,
+        };
+        Ok(self.spool.insert(spool))
+    }
+}
+
+/// Where to look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Where {
+    /// Everywhere.
+    Everywhere,
+    /// Only at these entries of the folder: what changed, as far as is known.
+    At(BTreeSet<String>),
+}
+
+impl Where {
+    /// More of them than that are everywhere.
+    const MOST: usize = 10_000;
+
+    /// Adds an entry; `None`: anything.
+    pub(super) fn add(&mut self, entry: Option<String>) {
+        match (&mut *self, entry) {
+            (Self::Everywhere, _) => {}
+            (Self::At(entries), Some(entry)) if entries.len() < Self::MOST => drop(entries.insert(entry)),
+            (place, _) => *place = Self::Everywhere,
+        }
+    }
+}
+
+/// What a run is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// To read what is new.
+    Prepare,
+    /// To have everything published.
+    Publish,
 }
 
 /// A run. What it remembers between runs of one repository moves in and out of it.
@@ -73,6 +150,13 @@ pub(super) struct Run {
     pub(super) trust: Trust,
     /// Generations that nobody needs any more.
     pub(super) expired: BTreeSet<u64>,
+    /// From the run before, if that ended well.
+    pub(super) memory: Option<Box<Memory>>,
+    /// Where something may have changed since.
+    pub(super) place: Where,
+    pub(super) aim: Aim,
+    /// The one before has failed, and it was said why.
+    pub(super) is_retry: bool,
 }
 
 /// Whether what is served is to be believed.
@@ -86,12 +170,18 @@ pub(super) enum Trust {
 
 /// How a run went.
 pub(super) struct Ended {
-    /// The repositories of their own, if this run looked for them.
+    /// The repositories of their own: of a run for [`Repository::Main`], unless it panicked, as far as they are known
+    /// now. Runs for others do not look.
     pub(super) nested: Option<BTreeSet<String>>,
     /// For the next run.
     pub(super) complaints: Complaints,
-    /// What is served now.
-    pub(super) result: Result<Reached, RunError>,
+    /// For the next run too, unless this one failed.
+    pub(super) memory: Option<Box<Memory>>,
+    pub(super) aim: Aim,
+    /// Who made the metadata, or was to make them last; none when it did not come to that.
+    pub(super) maker: Option<Maker>,
+    /// What is served now; nothing new when it was only prepared.
+    pub(super) result: Result<Option<Reached>, RunError>,
 }
 
 /// A generation that matches the folder.
@@ -121,27 +211,29 @@ pub(super) enum RunError {
 }
 
 /// What to make, when the folder differs from what is published.
-struct Plan {
-    ledger: Ledger,
-    generations: Generations,
-    number: u64,
-    packages: Vec<Package>,
-    follows: Option<Sha256>,
+pub(super) struct Plan {
+    pub(super) memory: Box<Memory>,
+    pub(super) number: u64,
+    pub(super) packages: Vec<Package>,
+    /// What is served now.
+    pub(super) served: Option<Served>,
     /// Whether what is served can be built upon.
-    update: bool,
-    /// Paths of packages that `--update` would take for unchanged, though they may not be.
-    reread: BTreeSet<String>,
+    pub(super) update: bool,
+    /// Whether what is served is what the ledger says.
+    pub(super) is_ours: bool,
 }
 
 enum Looked {
-    Same(Box<Reached>),
+    /// What is served is of what is there; told of when that is to be published.
+    Same(Option<Reached>, Box<Memory>),
     Differs(Box<Plan>),
 }
 
 impl Run {
     /// Runs to the end. On `shutdown` a child is ended; a publication that has begun is completed.
     pub(super) async fn run(mut self, shutdown: CancellationToken) -> Ended {
-        let (mut nested, mut complaints) = (None, Complaints::default());
+        let (mut nested, mut complaints, mut maker) = (None, Complaints::default(), None);
+        let (aim, is_retry) = (self.aim, self.is_retry);
         let result = async {
             let looked = spawn_blocking(move || {
                 let nested = self.discover();
@@ -152,248 +244,118 @@ impl Run {
             nested = (run.repository == Repository::Main).then(|| run.nested.clone());
             complaints = run.complaints;
             let places = run.config.places(&run.repository);
-            match looked? {
-                Looked::Same(reached) => Ok(*reached),
-                Looked::Differs(plan) => make(run.config, run.repository, places, *plan, &shutdown).await,
+            let (config, repository) = (run.config, run.repository);
+            let make = Make { config, repository, places, is_retry, shutdown: &shutdown };
+            match (looked?, aim) {
+                (Looked::Same(reached, memory), _) => Ok((reached, memory)),
+                (Looked::Differs(plan), Aim::Publish) => {
+                    make.publish(plan, &mut maker).await.map(|(reached, memory)| (Some(reached), memory))
+                }
+                (Looked::Differs(plan), Aim::Prepare) if plan.can_be_built_upon() => {
+                    make.prepare(plan).await.map(|plan| (None, plan.memory)).map_err(RunError::from)
+                }
+                // All is read when it is published.
+                (Looked::Differs(plan), Aim::Prepare) => Ok((None, plan.memory)),
             }
         };
-        let result = result.await;
-        Ended { nested, complaints, result }
+        let (result, memory) = match result.await {
+            Ok((reached, memory)) => (Ok(reached), Some(memory)),
+            Err(error) => (Err(error), None),
+        };
+        Ended { nested, complaints, memory, aim, maker, result }
     }
 
     fn discover(&mut self) -> Result<(), RunError> {
-        if self.repository == Repository::Main {
-            self.nested =
-                discover(&self.config, &self.nested).context("failed to look for repositories in it")?;
+        if self.repository != Repository::Main {
+            return Ok(());
         }
+        let config = &self.config;
+        let may_be_one = |entry: &String| {
+            self.nested.contains(entry) || config.repo.join(entry).join(REPODATA).symlink_metadata().is_ok()
+        };
+        if let Where::At(entries) = &self.place
+            && !entries.iter().any(may_be_one)
+        {
+            return Ok(());
+        }
+        let nested = discover(config, &self.nested).context("failed to look for repositories in it")?;
+        if nested != self.nested {
+            self.place = Where::Everywhere;
+        }
+        self.nested = nested;
         Ok(())
     }
 
     fn look(&mut self) -> Result<Looked, RunError> {
-        let Places { folder, ledger: ledger_path, .. } = &self.config.places(&self.repository);
+        let places = self.config.places(&self.repository);
+        let Places { folder, ledger: ledger_path, .. } = &places;
         if !folder.is_dir() {
             return Err(RunError::Gone);
         }
-        let private = ledger_path.parent().unwrap_or(ledger_path);
+        let private = places.private();
         fs::create_dir_all(private).with_context(|| format!("failed to make {}", private.display()))?;
         let now = now();
-        let mut ledger = Ledger::load(ledger_path).context("failed to read the ledger")?;
-        let follows = publish::settle(folder, ledger_path, &mut ledger, now, self.config.keep.as_secs())
+        let mut memory = match self.memory.take() {
+            Some(mut memory) => {
+                // What people have done to the generations shows only there.
+                if self.place == Where::Everywhere {
+                    memory.generations = Generations::open(folder, &places.register, now);
+                }
+                memory
+            }
+            None => {
+                self.place = Where::Everywhere;
+                Memory::load(&places)?
+            }
+        };
+        let Memory { ledger, generations, .. } = &mut *memory;
+        let served = publish::settle(folder, ledger_path, ledger, now, self.config.keep.as_secs())
             .context("failed to tidy up")?;
-
         let edition = ledger.published.as_ref();
-        let register = &self.config.places(&self.repository).register;
-        let mut generations = Generations::open(folder, register, now);
         if let Err(error) = generations.remove(&self.expired, edition.map(|edition| edition.number)) {
             warn!("{}: failed to remove generations that nobody needs: {error}", self.repository);
         }
 
         let none = BTreeSet::new();
         let main = self.repository == Repository::Main;
-        let (known, refused) =
-            ledger.published.as_ref().map_or((&[][..], &[][..]), |e| (&e.packages, &e.refused));
+        let (known, refused) = edition.map_or((&[][..], &[][..]), |e| (&e.packages, &e.refused));
         let nested = if main { &self.nested } else { &none };
-        let packages = Walk { folder, nested, known, refused, now }
-            .packages(&mut self.complaints)
-            .context("failed to walk through the folder")?;
+        let walk = Walk { folder, nested, known, refused, now };
+        let mut silent = Complaints::silent();
+        let complaints = match self.aim {
+            Aim::Prepare => &mut silent,
+            Aim::Publish => &mut self.complaints,
+        };
+        let packages = match &self.place {
+            Where::At(entries) => walk.packages_at(entries, complaints),
+            Where::Everywhere => walk.packages(complaints),
+        };
+        let packages = packages.context("failed to walk through the folder")?;
 
-        let served = publish::served_whole(folder).context("failed to look at its repodata")?;
         let trusted = self.trust == Trust::Served;
-        let edition =
-            ledger.published.as_ref().filter(|edition| Some(edition.repomd) == follows && served.is_some());
-        if let Some(edition) = edition.filter(|edition| trusted && edition.packages == packages) {
-            return Ok(Looked::Same(Box::new(reached(self.repository.clone(), edition, &mut generations))));
+        let is_whole = served.as_ref().is_some_and(|served| served.is_whole(folder));
+        if served.is_some() && !is_whole && self.aim == Aim::Publish {
+            warn!("{}: its metadata are damaged, and are made anew", self.repository);
         }
-        let revision = publish::served_revision(folder).context("failed to read repomd.xml")?;
-        let last = ledger.published.as_ref().map(|edition| edition.number).max(revision);
+        let digest = served.as_ref().map(|served| served.digest);
+        let is_ours = is_whole && edition.is_some_and(|edition| Some(edition.repomd) == digest);
+        if is_ours && trusted && known == packages {
+            memory.forget_prepared();
+            let reached = match self.aim {
+                Aim::Publish => Some(make::reached(&self.repository, &places, &mut memory, None)?),
+                Aim::Prepare => None,
+            };
+            return Ok(Looked::Same(reached, memory));
+        }
+        let revision = served.as_ref().and_then(|served| served.repomd.as_ref()?.revision);
+        let last = edition.map(|edition| edition.number).max(revision);
         let last = last.max(generations.highest()).unwrap_or(0);
-        let before = ledger.published.as_ref().map(|edition| edition.packages.as_slice()).unwrap_or_default();
-        let (number, update, reread) =
-            (last.saturating_add(1), trusted && served.is_some(), mistakable(before, &packages));
-        Ok(Looked::Differs(Box::new(Plan { ledger, generations, number, packages, follows, update, reread })))
+        let (number, update) = (last.saturating_add(1), trusted && is_whole);
+        Ok(Looked::Differs(Box::new(Plan { memory, number, packages, served, update, is_ours })))
     }
 }
 
-/// The packages that `createrepo_c --update` cannot tell from what they were `before`.
-fn mistakable(before: &[Package], now: &[Package]) -> BTreeSet<String> {
-    let mistakable = now.iter().filter(|package| {
-        let old = before.binary_search_by(|p| p.path.cmp(&package.path)).ok().and_then(|at| before.get(at));
-        old.is_some_and(|old| package.mistakable_for(old))
-    });
-    mistakable.map(|package| package.path.clone()).collect()
-}
-
-async fn make(
-    config: Arc<MetadataConfig>,
-    repository: Repository,
-    places: Places,
-    plan: Plan,
-    shutdown: &CancellationToken,
-) -> Result<Reached, RunError> {
-    let (places, plan) = spawn_blocking(move || stage(&places, &plan).map(|()| (places, plan)))
-        .await
-        .context("staging panicked")?
-        .context("failed to prepare the staging folder")?;
-    let (list, without, number) = (places.list(), places.list_without(), plan.number);
-    let mut call = Call {
-        folder: &places.folder,
-        list: &list,
-        output: &places.staging,
-        revision: number,
-        update: plan.update,
-    };
-    let program = &config.createrepo;
-    if plan.update && !plan.reread.is_empty() {
-        // Published without them first, they cannot be taken for what they were.
-        call.list = &without;
-        if let Err(error) = createrepo::run(program, &call, config.time_limit, shutdown).await {
-            return Err(call_error(program, &places, error).await);
-        }
-        call.list = &list;
-    }
-    let said = match createrepo::run(program, &call, config.time_limit, shutdown).await {
-        Ok(said) => said,
-        Err(error) => return Err(call_error(program, &places, error).await),
-    };
-    spawn_blocking(move || finish(repository, &places, plan, &said)).await.context("publishing panicked")?
-}
-
-async fn call_error(program: &Path, places: &Places, error: CallError) -> RunError {
-    match error {
-        CallError::Missing(missing) => RunError::Missing(missing),
-        CallError::Stopped => RunError::Stopped,
-        error => {
-            let staging = places.staging.clone();
-            let full = spawn_blocking(move || full(&staging)).await.unwrap_or_default();
-            anyhow!(error).context(format!("{} failed{full}", program.display())).into()
-        }
-    }
-}
-
-/// What completes "failed" when a folder's disk is full: `createrepo_c` speaks of a "file operation
-/// error" then, or says nothing.
-fn full(folder: &Path) -> String {
-    let Ok(found) = rustix::fs::statvfs(folder) else { return String::new() };
-    match found.f_bavail.saturating_mul(found.f_frsize) {
-        free if free < ALMOST_FULL => {
-            format!(", no space left on the disk of {} ({} KiB)", folder.display(), free / 1024)
-        }
-        _ => String::new(),
-    }
-}
-
-/// An empty staging folder, with the package list, and with a copy of what is served if that may be reused.
-fn stage(places: &Places, plan: &Plan) -> io::Result<()> {
-    clear(&places.staging)?;
-    fs::create_dir(&places.staging)?;
-    let list = |packages: &mut dyn Iterator<Item = &Package>| -> String {
-        packages.flat_map(|package| [package.path.as_str(), "\n"]).collect()
-    };
-    fs::write(places.list(), list(&mut plan.packages.iter()))?;
-    let mut without = plan.packages.iter().filter(|package| !plan.reread.contains(&package.path));
-    fs::write(places.list_without(), list(&mut without))?;
-    if plan.update {
-        let (from, to) = (places.folder.join(REPODATA), places.staged());
-        fs::create_dir(&to)?;
-        let text = fs::read(from.join(REPOMD))?;
-        for name in Repomd::parse(&text).map(|repomd| repomd.names()).unwrap_or_default() {
-            fs::copy(from.join(&name), to.join(&name))?;
-        }
-        fs::write(to.join(REPOMD), text)?;
-    }
-    Ok(())
-}
-
-fn finish(repository: Repository, places: &Places, plan: Plan, said: &Said) -> Result<Reached, RunError> {
-    let Plan { mut ledger, mut generations, number, packages, follows, .. } = plan;
-    debug!("{repository}: createrepo_c said: {said}");
-    let folder = &places.folder;
-    let before = ledger.published.as_ref().map(|edition| edition.refused.as_slice()).unwrap_or_default();
-    let still = before.iter().filter(|package| !packages.iter().any(|p| p.path == package.path));
-    let still: Vec<Package> = still.filter(|package| folder.join(&package.path).exists()).cloned().collect();
-    let (packages, mut refused) = separate(folder, &places.staged(), packages, said);
-    for package in &refused {
-        let file = folder.join(&package.path);
-        warn!("left out of the metadata until it changes: {}: createrepo_c cannot read it", file.display());
-    }
-    refused.extend(still);
-    refused.sort();
-    let count = packages.len();
-    let edition = Edition {
-        number,
-        repomd: Sha256::of(b""),
-        files: Vec::new(),
-        packages,
-        refused,
-        replaces: Vec::new(),
-    };
-    let staged = places.staged();
-    let publication = Publication { folder, staged: &staged, ledger: &places.ledger, follows, now: now() };
-    let passed = |step| {
-        crash::at(Point::Publication(step));
-        Ok(())
-    };
-    publish::publish(&publication, &mut ledger, edition, passed).map_err(|error| match error {
-        PublishError::Overtaken => RunError::Overtaken,
-        // A createrepo_c that had no room left may have ended with 0.
-        error => anyhow!(error).context(format!("failed to publish{}", full(&places.staging))).into(),
-    })?;
-    // What is left of it is removed before the next run too.
-    let _ = clear(&places.staging);
-    info!("{repository}: generation {number} is published, {count} packages");
-    let edition = ledger.published.as_ref().context("the ledger does not know what was published")?;
-    Ok(reached(repository, edition, &mut generations))
-}
-
-/// Tells of an edition that is served, once it can be had where it stays. That it cannot is no reason to
-/// serve an older one.
-fn reached(repository: Repository, edition: &Edition, generations: &mut Generations) -> Reached {
-    let made = generations.make(edition, now());
-    let fixed = made.is_ok();
-    let unfixed = match made {
-        Ok(Fixed { loose: None }) => None,
-        Ok(Fixed { loose: Some((count, why)) }) => Some(format!(
-            "{count} packages of generation {} can have no link, and are missing in it once they go: {why}",
-            edition.number
-        )),
-        Err(error) => Some(format!("generation {} is served, but not kept: {error:#}", edition.number)),
-    };
-    let listing: Arc<[Package]> = edition.packages.as_slice().into();
-    let generation =
-        Generation { repository, number: edition.number, packages: listing.len(), listing, fixed };
-    Reached { generation, unfixed, held: generations.held() }
-}
-
-/// Parts the packages into those that the staged metadata list and those that `createrepo_c` could
-/// not read. It says so only by leaving them out. A package that is gone meanwhile is in neither.
-fn separate(
-    folder: &Path,
-    staged: &Path,
-    packages: Vec<Package>,
-    said: &Said,
-) -> (Vec<Package>, Vec<Package>) {
-    let repomd = fs::read(staged.join(REPOMD)).ok().and_then(|text| Repomd::parse(&text).ok());
-    let primary = repomd.and_then(|repomd| repomd.files.into_iter().find(|file| file.kind == "primary"));
-    let Some(primary) = primary.map(|file| staged.join(file.name)) else { return (packages, Vec::new()) };
-    let listed = repomd::package_count(&primary).unwrap_or(packages.len());
-    if listed == packages.len() {
-        return (packages, Vec::new());
-    }
-    warn!("createrepo_c lists {listed} of {} packages; it said: {said}", packages.len());
-    let locations = repomd::package_locations(&primary).unwrap_or_default();
-    let (found, missing): (Vec<_>, Vec<_>) = packages.into_iter().partition(|p| locations.contains(&p.path));
-    if found.len() == listed {
-        let missing = missing.into_iter().filter(|package| folder.join(&package.path).exists()).collect();
-        (found, missing)
-    } else {
-        // It writes locations in a way that is not known here: blame none.
-        let mut packages = [found, missing].concat();
-        packages.sort();
-        (packages, Vec::new())
-    }
-}
-
-fn clear(staging: &Path) -> io::Result<()> {
+pub(super) fn clear(staging: &Path) -> io::Result<()> {
     match fs::remove_dir_all(staging) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -415,8 +377,9 @@ impl MetadataConfig {
             Repository::Main => (self.repo.clone(), self.private.join("main")),
             Repository::Nested(name) => (self.repo.join(name), self.nested_private().join(name)),
         };
-        let (ledger, register) = (private.join("ledger.json"), private.join("generations.json"));
-        Places { folder, ledger, register, staging: private.join("staging") }
+        let [ledger, register, index, staging] =
+            ["ledger.json", "generations.json", "index.json", "staging"].map(|name| private.join(name));
+        Places { folder, ledger, register, index, staging }
     }
 }
 
@@ -444,18 +407,5 @@ pub(super) fn remove_leftovers(config: &MetadataConfig, nested: &BTreeSet<String
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_package_that_update_would_overlook_is_found() {
-        let package = |path: &str, inode| Package { path: path.into(), size: 5, modified: (7, 8), inode };
-        let before = [package("a", 1), package("c", 2)];
-        assert!(mistakable(&before, &before).is_empty());
-        assert!(mistakable(&before, &[package("b", 3), package("c", 2)]).is_empty());
-        assert_eq!(
-            mistakable(&before, &[package("a", 1), package("c", 9)]),
-            BTreeSet::from(["c".to_owned()])
-        );
-    }
-}
+#[path = "refresh_tests.rs"]
+mod tests;

@@ -33,6 +33,9 @@ pub(super) struct Made {
     pub(super) bytes: u64,
     /// Since when another one is served, in seconds since 1970.
     pub(super) superseded: Option<u64>,
+    /// How many of its packages can have no link, and why not one of them.
+    #[serde(default)]
+    pub(super) loose: Option<(usize, String)>,
 }
 
 impl Register {
@@ -69,16 +72,42 @@ impl Register {
         }
     }
 
-    /// All but one are superseded, those that were not yet, at `now`.
-    pub(super) fn supersede_but(&mut self, served: u64, now: u64) {
+    /// The links that a generation names.
+    pub(super) fn links_of(&self, number: u64) -> impl Iterator<Item = &String> {
+        self.links
+            .iter()
+            .filter(move |(_, (first, last))| (*first..=*last).contains(&number))
+            .map(|(link, _)| link)
+    }
+
+    /// All but one are superseded, those that were not yet, at `now`. Gives whether that is news.
+    pub(super) fn supersede_but(&mut self, served: u64, now: u64) -> bool {
+        let mut is_news = false;
         for (number, made) in &mut self.made {
-            made.superseded = (*number != served).then(|| made.superseded.unwrap_or(now));
+            let superseded = (*number != served).then(|| made.superseded.unwrap_or(now));
+            is_news |= std::mem::replace(&mut made.superseded, superseded) != superseded;
         }
+        is_news
+    }
+
+    /// Forgets the links that are not among those that are there, in order, and what the generations are that name
+    /// them: nothing is built upon these. Gives whether that is news.
+    pub(super) fn forget_lost(&mut self, there: &[String]) -> bool {
+        let made = &mut self.made;
+        let before = self.links.len();
+        self.links.retain(|link, (first, last)| {
+            let is_there = there.binary_search(link).is_ok();
+            if !is_there {
+                made.range_mut(*first..=(*last).max(*first)).for_each(|(_, made)| made.of = None);
+            }
+            is_there
+        });
+        self.links.len() != before
     }
 
     /// Forgets the links that no generation names that is still there.
     pub(super) fn forget_links(&mut self) {
         let made = &self.made;
-        self.links.retain(|_, (first, last)| made.range(*first..=*last).next().is_some());
+        self.links.retain(|_, (first, last)| made.range(*first..=(*last).max(*first)).next().is_some());
     }
 }

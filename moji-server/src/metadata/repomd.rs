@@ -108,6 +108,34 @@ impl Repomd {
     }
 }
 
+/// The elements `data` of a `repomd.xml`, each as it is written there, with what it is of.
+pub(super) fn data_elements(text: &[u8]) -> Vec<(String, &[u8])> {
+    let mut reader = Reader::from_reader(text);
+    let (mut found, mut begun) = (Vec::new(), None);
+    loop {
+        let before = usize::try_from(reader.buffer_position()).unwrap_or_default();
+        match reader.read_event() {
+            Ok(Event::Start(start)) if start.local_name().as_ref() == "data" => {
+                begun = Some((before, attribute(&start, "type").unwrap_or_default()));
+            }
+            Ok(Event::End(end)) if end.local_name().as_ref() == "data" => {
+                let after = usize::try_from(reader.buffer_position()).unwrap_or_default();
+                let element = begun.take().and_then(|(begin, kind)| Some((kind, text.get(begin..after)?)));
+                found.extend(element);
+            }
+            Ok(Event::Eof) | Err(_) => return found,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Kinds that are made here, or from what is made here by others. The rest people have added: groups, updates.
+pub(super) fn is_own(kind: &str) -> bool {
+    ["primary", "filelists", "other", "prestodelta"].iter().any(|own| kind.starts_with(own))
+        || kind.ends_with("_db")
+        || kind.ends_with("_zck")
+}
+
 /// The value of an attribute, without escapes.
 pub(super) fn attribute(start: &BytesStart<'_>, name: &str) -> Option<String> {
     let attribute = start.attributes().flatten().find(|a| a.key.local_name().as_ref() == name)?;

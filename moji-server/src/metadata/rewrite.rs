@@ -31,7 +31,8 @@ pub(super) struct Written {
     pub(super) size: u64,
     pub(super) sha256: Sha256,
     pub(super) open_size: u64,
-    pub(super) open_sha256: Sha256,
+    /// Not known of a file that was put together from packed pieces.
+    pub(super) open_sha256: Option<Sha256>,
 }
 
 /// Why a file could not be rewritten; follows after its name.
@@ -80,7 +81,28 @@ pub(super) fn primary(
     let (unpacked, open_size, open_sha256) = writer.into_inner().finish();
     let (mut rest, size, sha256) = unpacked.finish()?.finish();
     rest.flush()?;
-    Ok(Written { size, sha256, open_size, open_sha256 })
+    Ok(Written { size, sha256, open_size, open_sha256: Some(open_sha256) })
+}
+
+/// The elements of some packages of a `primary.xml`, with other places.
+pub(super) fn places<E: From<RewriteError>>(
+    text: &[u8],
+    mut place: impl FnMut(&str) -> Result<String, E>,
+) -> Result<Vec<u8>, E> {
+    let (mut reader, mut writer) = (Reader::from_reader(text), Writer::new(Vec::with_capacity(text.len())));
+    let io = |error: io::Error| RewriteError::from(error);
+    let mut buffer = Vec::new();
+    loop {
+        buffer.clear();
+        match reader.read_event_into(&mut buffer).map_err(RewriteError::from)? {
+            Event::Empty(start) if start.local_name().as_ref() == "location" => {
+                let new = place(&attribute(&start, "href").unwrap_or_default())?;
+                writer.write_event(Event::Empty(placed(&start, &mut |_: &str| new.clone()))).map_err(io)?;
+            }
+            Event::Eof => return Ok(writer.into_inner()),
+            event => writer.write_event(event).map_err(io)?,
+        }
+    }
 }
 
 /// The same element with another `href`.
@@ -134,7 +156,7 @@ pub(super) fn repomd(
             (Event::Text(text), Some("primary")) => {
                 let new = match inner.as_str() {
                     "checksum" => Some(primary.sha256.to_string()),
-                    "open-checksum" => Some(primary.open_sha256.to_string()),
+                    "open-checksum" => primary.open_sha256.map(|digest| digest.to_string()),
                     "size" => Some(primary.size.to_string()),
                     "open-size" => Some(primary.open_size.to_string()),
                     _ => None,
@@ -235,7 +257,7 @@ mod tests {
         assert_eq!(text, expected);
         let (open_size, open_sha256) = (text.len() as u64, Sha256::of(text.as_bytes()));
         let (size, sha256) = (bytes.len() as u64, Sha256::of(&bytes));
-        assert_eq!(written, Written { size, sha256, open_size, open_sha256 });
+        assert_eq!(written, Written { size, sha256, open_size, open_sha256: Some(open_sha256) });
     }
 
     #[test]
@@ -265,7 +287,7 @@ mod tests {
     #[test]
     fn repomd_names_the_new_primary_and_what_stays() {
         let (sha256, open_sha256) = (Sha256::of(b"packed"), Sha256::of(b"open"));
-        let written = Written { size: 33, sha256, open_size: 44, open_sha256 };
+        let written = Written { size: 33, sha256, open_size: 44, open_sha256: Some(open_sha256) };
         let text = repomd(REPOMD.as_bytes(), &written, "new.xml.gz", |kind| kind == "group").unwrap();
         let text = String::from_utf8(text).unwrap();
         let file = |kind: &str, name: &str, size, sha256| MdFile {

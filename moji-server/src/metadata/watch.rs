@@ -22,8 +22,8 @@ const WAITING_MAX: usize = 1024;
 /// Where something changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Hint {
-    /// In or at the entry of this name directly in REPO.
-    Entry(String),
+    /// In or at the entry of this name directly in REPO, and there in or at this one, if it is in there.
+    Entry(String, Option<String>),
     /// Anywhere: events were lost.
     Anywhere,
 }
@@ -147,9 +147,14 @@ fn hint_of(repo: &Path, path: &Path) -> Option<Hint> {
     match (names.as_slice(), names.iter().position(|name| *name == REPODATA)) {
         ([], _) => Some(Hint::Anywhere),
         // That a folder becomes a repository is a change; what happens in its metadata is not.
-        ([entry, inner], Some(1)) if *inner == REPODATA => Some(Hint::Entry(entry.to_str()?.to_owned())),
+        ([entry, inner], Some(1)) if *inner == REPODATA => {
+            Some(Hint::Entry(entry.to_str()?.to_owned(), None))
+        }
         (_, Some(_)) => None,
-        ([entry, ..], None) => Some(Hint::Entry(entry.to_string_lossy().into_owned())),
+        ([entry, rest @ ..], None) => {
+            let name = |name: &OsStr| name.to_string_lossy().into_owned();
+            Some(Hint::Entry(name(entry), rest.first().map(|inner| name(inner))))
+        }
     }
 }
 
@@ -162,10 +167,13 @@ mod tests {
     fn metadata_and_hidden_names_are_no_changes() {
         let repo = Path::new("/srv/r");
         let at = |path: &str| hint_of(repo, Path::new(path));
-        let entry = |name: &str| Some(Hint::Entry(name.to_owned()));
+        let entry =
+            |name: &str, inner: Option<&str>| Some(Hint::Entry(name.to_owned(), inner.map(str::to_owned)));
         assert_eq!(at("/srv/r"), Some(Hint::Anywhere));
-        assert_eq!((at("/srv/r/a.rpm"), at("/srv/r/foo-1-1/a.rpm")), (entry("a.rpm"), entry("foo-1-1")));
-        assert_eq!((at("/srv/r/f43/repodata"), at("/srv/r/f43/foo/a.rpm")), (entry("f43"), entry("f43")));
+        assert_eq!(at("/srv/r/a.rpm"), entry("a.rpm", None));
+        assert_eq!(at("/srv/r/foo-1-1/a.rpm"), entry("foo-1-1", Some("a.rpm")));
+        assert_eq!(at("/srv/r/f43/repodata"), entry("f43", None));
+        assert_eq!(at("/srv/r/f43/foo/a.rpm"), entry("f43", Some("foo")));
         let hidden = ["repodata", "repodata/x", "f43/repodata/x", ".hidden", "foo/.part/a.rpm"];
         for path in hidden.into_iter().chain(["generations", "f43/generations/rpms/a.rpm"]) {
             assert_eq!(at(&format!("/srv/r/{path}")), None, "{path}");
@@ -200,7 +208,7 @@ mod tests {
         }
         std::fs::create_dir(repo.join("f43/generations")).unwrap();
         std::fs::create_dir(repo.join("f43/later")).unwrap();
-        let later = Hint::Entry("f43".to_owned());
+        let later = Hint::Entry("f43".to_owned(), Some("later".to_owned()));
         assert_eq!(hints.next().await, later);
         until(|| is_watched(&repo.join("f43/later")) && !is_watched(&repo.join("f43/generations"))).await;
         drop(hints);

@@ -12,7 +12,7 @@ mod providers;
 #[cfg(test)]
 mod tests;
 mod text;
-mod words;
+pub(crate) mod words;
 mod write;
 
 use jiff::Timestamp;

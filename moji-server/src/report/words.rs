@@ -9,7 +9,7 @@ use super::{Cycle, Failed, Missing, Provider, ProviderState, Report, Standing, T
 const SHOWN_MAX: usize = 512;
 
 /// A text from outside, as one harmless line.
-pub(super) fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let text = outcome::plain(text);
     match text.char_indices().nth(SHOWN_MAX) {
         Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
@@ -17,7 +17,7 @@ pub(super) fn plain(text: &str) -> String {
     }
 }
 
-pub(super) fn standing(standing: Standing) -> &'static str {
+pub(crate) fn standing(standing: Standing) -> &'static str {
     match standing {
         Standing::Empty => "The queue is empty",
         Standing::Stuck => "Nothing that is left can move",
@@ -25,16 +25,16 @@ pub(super) fn standing(standing: Standing) -> &'static str {
     }
 }
 
-pub(super) fn name(target: &TargetReport) -> &str {
+pub(crate) fn name(target: &TargetReport) -> &str {
     target.target.as_ref().map_or("any builder", |target| target.as_str())
 }
 
-pub(super) fn moment(time: Timestamp) -> String {
+pub(crate) fn moment(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// `1 d 2 h`, `3 h 20 min`, `4 min 5 s`, `6 s`: two units are enough.
-pub(super) fn duration(seconds: u64) -> String {
+pub(crate) fn duration(seconds: u64) -> String {
     let units = [(86_400, "d"), (3600, "h"), (60, "min"), (1, "s")];
     let (mut rest, mut parts) = (seconds, Vec::new());
     for (size, unit) in units {
@@ -52,12 +52,12 @@ pub(super) fn duration(seconds: u64) -> String {
 }
 
 /// `1 attempt`, `2 attempts`.
-pub(super) fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// How many SRPMs came to what.
-pub(super) fn outcomes(report: &Report) -> String {
+pub(crate) fn outcomes(report: &Report) -> String {
     let counts = report.totals.counts;
     format!(
         "{}: {} built, {} failed, {} held, {} parked, {} waiting",
@@ -71,7 +71,7 @@ pub(super) fn outcomes(report: &Report) -> String {
 }
 
 /// What it took.
-pub(super) fn effort(report: &Report) -> String {
+pub(crate) fn effort(report: &Report) -> String {
     let totals = &report.totals;
     let hundredths = (totals.attempts * 100).checked_div(totals.counts.srpms()).unwrap_or(0);
     format!(
@@ -86,13 +86,13 @@ pub(super) fn effort(report: &Report) -> String {
     )
 }
 
-pub(super) fn span(target: &TargetReport) -> Option<String> {
+pub(crate) fn span(target: &TargetReport) -> Option<String> {
     let (began, ended) = (target.began?, target.ended?);
     Some(format!("From {} to {}", moment(began), moment(ended)))
 }
 
 /// The failures of each kind, kinds and names in order.
-pub(super) fn by_kind(failed: &[Failed]) -> Vec<(&'static str, Vec<&Failed>)> {
+pub(crate) fn by_kind(failed: &[Failed]) -> Vec<(&'static str, Vec<&Failed>)> {
     let mut sorted: Vec<&Failed> = failed.iter().collect();
     sorted.sort_by(|a, b| (a.kind, &a.srpm).cmp(&(b.kind, &b.srpm)));
     let mut kinds: Vec<(&'static str, Vec<&Failed>)> = Vec::new();
@@ -119,7 +119,7 @@ fn kind(kind: Option<FailureKind>) -> &'static str {
 }
 
 /// `2 attempts, the last on board-7`.
-pub(super) fn tried(failed: &Failed) -> String {
+pub(crate) fn tried(failed: &Failed) -> String {
     let attempts = count(failed.attempts.into(), "attempt");
     match &failed.builder {
         Some(builder) if failed.attempts > 1 => format!("{attempts}, the last on {builder}"),
@@ -129,10 +129,10 @@ pub(super) fn tried(failed: &Failed) -> String {
 }
 
 /// What an SRPM waits for that needs nothing.
-pub(super) const NO_BUILDER: &str = "no builder that is connected can take it";
+pub(crate) const NO_BUILDER: &str = "no builder that is connected can take it";
 
 /// Who would provide what is missing.
-pub(super) fn who(missing: &Missing) -> String {
+pub(crate) fn who(missing: &Missing) -> String {
     if missing.is_there {
         return "the repository has it, but the builder did not find it: does it get that repository?"
             .to_owned();
@@ -156,13 +156,13 @@ pub(super) fn who(missing: &Missing) -> String {
 }
 
 /// `a -> b -> c -> a`
-pub(super) fn round(cycle: &Cycle) -> String {
+pub(crate) fn round(cycle: &Cycle) -> String {
     let names = cycle.edges.iter().chain(cycle.edges.first()).map(|edge| plain(&edge.package));
     names.collect::<Vec<_>>().join(" -> ")
 }
 
 /// Each package of a cycle, what it needs, and of which one.
-pub(super) fn edges(cycle: &Cycle) -> impl Iterator<Item = (String, String, String)> {
+pub(crate) fn edges(cycle: &Cycle) -> impl Iterator<Item = (String, String, String)> {
     let next = cycle.edges.iter().cycle().skip(1);
     let edges = cycle.edges.iter().zip(next);
     edges.map(|(edge, next)| (plain(&edge.package), plain(&edge.requirement), plain(&next.package)))

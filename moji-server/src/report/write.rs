@@ -29,14 +29,14 @@ pub fn read_excerpts(repo: &Path, report: &mut Report) {
     }
 }
 
-/// Writes all three forms, each whole or not at all. The page comes last: whoever sees it finds the others.
+/// Writes all three forms, each whole or not at all. The data come last: a program that waits for them finds the others.
 ///
 /// # Errors
 /// When one cannot be written; what was there is then still there.
 pub fn write(repo: &Path, report: &Report) -> io::Result<()> {
     let mut json = serde_json::to_vec_pretty(report)?;
     json.push(b'\n');
-    durable::write_whole(&repo.join(JSON), &json)?;
     durable::write_whole(&repo.join(TEXT), text(report).as_bytes())?;
-    durable::write_whole(&repo.join(HTML), html(report).as_bytes())
+    durable::write_whole(&repo.join(HTML), html(report).as_bytes())?;
+    durable::write_whole(&repo.join(JSON), &json)
 }

@@ -96,6 +96,24 @@ pub enum Event {
         /// The generation that the attempt had.
         generation: u64,
     },
+    /// A person wants nothing more handed out, or wants it again.
+    Paused(bool),
+    /// A person wants a builder to get no more work, or to get it again.
+    Drained(BuilderId, bool),
+    /// A person has looked at a builder: what went wrong on it does not count any more.
+    Pardoned(BuilderId),
+    /// A person wants an SRPM that lies in SOURCE tried now, as if it were put there once more.
+    TryNow(BuildKey),
+    /// A person wants an SRPM taken from its builders, and held. Nothing happens when its results are being
+    /// published.
+    Stop {
+        /// Which; it is leased.
+        key: BuildKey,
+        /// Why, in one line for people.
+        reason: String,
+        /// What the person wants.
+        cause: HoldCause,
+    },
     /// Some time has passed: what may be given out, and nobody takes.
     Look,
     /// A builder has so many bytes free now.
@@ -186,6 +204,14 @@ pub enum Event {
     },
     /// Publishing failed, and may be tried again.
     CommitFailed(AttemptId),
+    /// The results are not here any more, and nothing of them was published. It is nobody's fault: their builder has
+    /// them until it hears the last word.
+    ResultsLost {
+        /// The attempt.
+        attempt: AttemptId,
+        /// Why, in one line for people.
+        reason: String,
+    },
     /// A builder has results that are larger than they may be, and was told so.
     TooLarge {
         /// Its connection.
@@ -235,10 +261,17 @@ pub enum Effect {
     },
     /// Tell a builder that an attempt is its own again.
     Resume(Lease),
+    /// Have the builder deliver once more, and forget what it has delivered.
+    DeliverAgain {
+        /// The lease; it is the session's again.
+        lease: Lease,
+        /// Why.
+        reason: String,
+    },
     /// Move the SRPM from WORKING back to SOURCE.
     Requeue(BuildKey),
     /// Look at the results, publish them, move the SRPM to FINISHED. Ends with [`Event::Committed`],
-    /// [`Event::CommitFailed`] or [`Event::Rejected`].
+    /// [`Event::CommitFailed`], [`Event::ResultsLost`] or [`Event::Rejected`].
     Commit {
         /// The lease whose results these are.
         lease: Lease,
@@ -253,6 +286,8 @@ pub enum Effect {
         lease: Lease,
         /// Why.
         reason: String,
+        /// Who wants it so.
+        cause: HoldCause,
     },
     /// Move the SRPM from SOURCE to FINISHED as held: a server before this one saw too many attempts
     /// come to nothing.
@@ -313,6 +348,17 @@ pub enum Effect {
     },
     /// Close a connection whose builder has come back on a new one; ends with [`Event::Lost`].
     Disconnect(SessionId),
+}
+
+/// Why an SRPM is not tried again before a person wants it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HoldCause {
+    /// Too many attempts came to nothing.
+    Tries,
+    /// A person wants it held.
+    Person,
+    /// A person has cancelled it: it is out of the queue.
+    Cancelled,
 }
 
 /// How a lease ended.

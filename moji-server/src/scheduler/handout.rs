@@ -83,6 +83,10 @@ impl Scheduler {
     /// Something may be given out that could not be before.
     pub(super) fn serve_fresh(&mut self, now: Moment) -> Vec<Effect> {
         let fresh = self.queue.take_fresh();
+        if !self.hands_out() {
+            // All that wait are asked when that has changed: nobody needs to be for each SRPM of a long queue.
+            return Vec::new();
+        }
         match fresh.len() {
             0..=ONE_BY_ONE => fresh.iter().flat_map(|key| self.serve_until_given(now, key)).collect(),
             _ => self.serve_all(now),
@@ -188,24 +192,26 @@ impl Scheduler {
 
     /// What a builder may be given work for just now, the preferred one first.
     pub(super) fn usable_targets<'a>(&self, registered: &'a Registered) -> Vec<&'a TargetName> {
-        if !self.ready || !self.room || !self.is_usable(registered) {
+        if !self.hands_out() || !self.is_usable(registered) {
             return Vec::new();
         }
         let targets = registered.builder.targets.iter();
         targets.filter(|target| !registered.broken.contains(*target)).collect()
     }
 
+    fn hands_out(&self) -> bool {
+        self.ready && self.room && !self.paused
+    }
+
     fn is_usable(&self, registered: &Registered) -> bool {
-        !registered.draining && self.blame.suspended_until(&registered.builder.id).is_none()
+        let name = &registered.builder.id;
+        !registered.draining && !self.drained.contains(name) && self.blame.suspended_until(name).is_none()
     }
 
     /// Whether a session may be given an SRPM now that lies in SOURCE.
     pub(super) fn may_build(&self, session: SessionId, key: &BuildKey) -> bool {
         self.builders.get(&session).is_some_and(|registered| {
-            self.ready
-                && self.room
-                && self.could_build(registered, key)
-                && self.is_for(key, &registered.builder.id)
+            self.hands_out() && self.could_build(registered, key) && self.is_for(key, &registered.builder.id)
         })
     }
 

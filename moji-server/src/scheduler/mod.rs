@@ -21,7 +21,8 @@
 //! for what the rival does.
 //!
 //! A success counts when it is published and not before: until then its results may be found not to be
-//! good ([`Event::Rejected`]), and the attempt ends like one that failed through its builder's fault.
+//! good ([`Event::Rejected`]), and the attempt ends like one that failed through its builder's fault. Or they may be
+//! lost ([`Event::ResultsLost`]), and it runs again until its builder has delivered once more.
 //!
 //! Invariants, checked after each event in the tests:
 //! - an SRPM is queued, or leased by at least one attempt; never both, never lost;
@@ -43,6 +44,7 @@ mod queue;
 mod readopt;
 mod retry;
 mod settle;
+mod steer;
 #[cfg(test)]
 mod tests;
 
@@ -52,15 +54,16 @@ use std::time::Duration;
 use moji_proto::{AttemptId, TargetName};
 
 pub use blame::{FIRST_PAUSE, LONGEST_PAUSE, MOST_RETURNS, MOST_TRIES, RETURNS, STREAK, Try, TryKind};
-pub use event::{Builder, Effect, Ending, Event};
+pub use event::{Builder, Effect, Ending, Event, HoldCause};
 pub use lease::{Claim, Fate, Lease, LeaseState};
 pub use outlook::{Outlook, WhyNot};
 pub use plan::{COMING, Cycle, Missing, STUCK, Wait};
+pub use steer::Seen;
 
-use crate::BuildKey;
 use crate::dependency::Requirement;
 use crate::estimates::{BuilderClass, Estimates, Expectation};
 use crate::source::{Demand, QueuedSrpm};
+use crate::{BuildKey, BuilderId};
 use asks::Asks;
 use blame::Blame;
 use queue::Queue;
@@ -86,6 +89,10 @@ pub struct Scheduler {
     ready: bool,
     /// Nothing is handed out while the disk is full.
     room: bool,
+    /// Nothing is handed out while a person wants it so.
+    paused: bool,
+    /// Builders that a person wants to get no work.
+    drained: BTreeSet<BuilderId>,
     rules: Rules,
     estimates: Estimates,
     queue: Queue,
@@ -156,9 +163,11 @@ impl Scheduler {
             grace,
             ready: false,
             room: true,
+            paused: false,
+            drained: BTreeSet::new(),
             rules: Rules::default(),
             estimates: Estimates::default(),
-            queue: Queue::default(),
+            queue: Queue::gathering(),
             parked: BTreeMap::new(),
             failures: Failures::default(),
             unread: BTreeMap::new(),
@@ -196,12 +205,21 @@ impl Scheduler {
             Event::Gone(key) => self.gone(now, &key),
             Event::Ready => {
                 self.ready = true;
+                self.queue.begin(now);
                 self.serve_all(now)
             }
             Event::Room(room) => {
                 self.room = room;
                 self.serve_all(now)
             }
+            Event::Paused(paused) => {
+                self.paused = paused;
+                self.serve_all(now)
+            }
+            Event::Drained(builder, drained) => self.set_drained(now, builder, drained),
+            Event::Pardoned(builder) => self.pardoned(now, &builder),
+            Event::TryNow(key) => self.try_now(now, &key),
+            Event::Stop { key, reason, cause } => self.stop(now, &key, &reason, cause),
             Event::Withdrawn(key) => self.withdrawn(now, &key),
             Event::Priority { target, list } => {
                 self.queue.set_priority(target, list);
@@ -263,6 +281,7 @@ impl Scheduler {
             Event::Delivered { session, attempt, outcome } => self.delivered(now, session, attempt, outcome),
             Event::Committed { attempt, rpms } => self.committed(now, attempt, rpms),
             Event::TooLarge { session, attempt, reason } => self.too_large(now, session, attempt, &reason),
+            Event::ResultsLost { attempt, reason } => self.results_lost(now, attempt, reason),
             Event::Rejected { attempt, reason } => self.rejected(now, attempt, &reason),
             Event::CommitFailed(attempt) => {
                 if let Some(lease) = self.leases.get_mut(&attempt) {
@@ -277,7 +296,7 @@ impl Scheduler {
     pub fn next_deadline(&self) -> Option<Moment> {
         let leases = self.leases.values().filter_map(|lease| lease.deadline());
         // Before the whole queue is known, what waits may still find what it waits for.
-        let queue = self.queue.next_deadline().filter(|_| self.ready);
+        let queue = self.ready.then(|| self.queue.next_deadline()).flatten();
         let others = [self.blame.next_deadline(), queue, self.next_backup()];
         leases.chain(others.into_iter().flatten()).chain(self.unread.values().copied()).min()
     }

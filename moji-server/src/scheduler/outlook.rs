@@ -19,6 +19,8 @@ pub enum WhyNot {
     Configuration,
     /// It takes no more work.
     Draining,
+    /// A person wants it to get no work.
+    Drained,
     /// It gets no work for so long: too much went wrong on it.
     Suspended(Duration),
     /// It has too little of something.
@@ -27,6 +29,26 @@ pub enum WhyNot {
     Tried,
     /// It has not asked for work: its slots are busy, or its disk is full.
     Busy,
+}
+
+impl std::fmt::Display for WhyNot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Target => f.write_str("builds for other targets"),
+            Self::Configuration => f.write_str("its configuration of the target does not work"),
+            Self::Draining => f.write_str("takes no more work: its owner stops it"),
+            Self::Drained => f.write_str("gets no work: it is drained (moji resume)"),
+            Self::Suspended(time) => {
+                write!(f, "gets no work for {} s: too much went wrong on it (moji resume)", time.as_secs())
+            }
+            Self::Lacks(lacks) => {
+                let lacks: Vec<_> = lacks.iter().map(ToString::to_string).collect();
+                write!(f, "has too little: {}", lacks.join(", "))
+            }
+            Self::Tried => f.write_str("has tried it in vain, and others have not"),
+            Self::Busy => f.write_str("is busy"),
+        }
+    }
 }
 
 /// The farm at one moment.
@@ -64,7 +86,9 @@ impl Scheduler {
 
     /// Whether a builder that is connected takes SRPMs of this kind, or will when it is not suspended any more.
     fn is_taken(&self, target: Option<&TargetName>, demand: &Demand) -> bool {
-        let takes = |on: &Registered| !on.draining && on.takes(target, demand);
+        let takes = |on: &Registered| {
+            !on.draining && !self.drained.contains(&on.builder.id) && on.takes(target, demand)
+        };
         self.builders.values().any(takes)
     }
 
@@ -90,8 +114,12 @@ impl Scheduler {
 
     /// How many SRPMs are parked.
     pub fn parked(&self) -> usize {
-        let keys = self.queue.entries().map(|(srpm, _)| &srpm.key);
-        keys.filter(|key| matches!(self.wait_of(key), Some(Wait::Parked(_)))).count()
+        self.queue.parked()
+    }
+
+    /// SRPMs in SOURCE that may be given out now.
+    pub fn ready(&self) -> usize {
+        self.queue.ready()
     }
 
     /// What waits, and why.
@@ -135,8 +163,7 @@ impl Scheduler {
 
     /// How long all that is queued and running will still take on `slots`, without what is parked.
     pub fn eta(&self, now: Moment, slots: usize) -> Eta {
-        let parked = |key: &BuildKey| matches!(self.wait_of(key), Some(Wait::Parked(_)));
-        let queued = self.queue.entries().filter(|(srpm, _)| !parked(&srpm.key));
+        let queued = self.queue.entries().filter(|(srpm, _)| !self.queue.is_parked(&srpm.key));
         let queued = queued.map(|(srpm, _)| self.expect(srpm, None));
         let running = self.leases().filter(|lease| lease.is_running()).map(|lease| self.rest_of(now, lease));
         let all: Vec<_> = queued.chain(running).collect();
@@ -148,6 +175,10 @@ impl Scheduler {
         let done = lease.since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         for time in [&mut rest.time, &mut rest.low, &mut rest.high] {
             *time = time.saturating_sub(done);
+        }
+        // What takes longer than was thought is not done at any moment: of such builds half are after half that time.
+        if rest.time.is_zero() {
+            (rest.time, rest.high) = (done / 2, rest.high.max(done * 2));
         }
         rest
     }
@@ -177,6 +208,9 @@ impl Scheduler {
         }
         if on.draining {
             why.push(WhyNot::Draining);
+        }
+        if self.drained.contains(&on.builder.id) {
+            why.push(WhyNot::Drained);
         }
         if let Some(until) = self.blame.suspended_until(&on.builder.id) {
             why.push(WhyNot::Suspended(until.saturating_sub(now)));

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use moji_proto::{Nvr, TargetName};
 
 use super::Moment;
-use super::plan::{Cycle, Plan, Wait, Woken};
+use super::plan::{Change, Cycle, Plan, Wait, Woken};
 use crate::BuildKey;
 use crate::contents::RepositoryChange;
 use crate::dependency::{Capability, Requirement};
@@ -70,9 +70,11 @@ struct TargetQueue {
 pub(super) struct Queue {
     /// `None`: SOURCE itself, for any builder.
     targets: BTreeMap<Option<TargetName>, TargetQueue>,
-    /// Where everything is that lies in SOURCE.
-    keys: BTreeSet<BuildKey>,
+    /// How many lie in SOURCE.
+    count: usize,
     ready: usize,
+    /// The start is not over: nothing has a place yet.
+    gathers: bool,
     /// How far the queue that was served last had been served: whoever comes back begins there.
     clock: Duration,
     /// What has become ready since this was asked last.
@@ -80,6 +82,23 @@ pub(super) struct Queue {
 }
 
 impl Queue {
+    /// Of a start: what comes gets its place when all is known ([`Self::begin`]).
+    pub(super) fn gathering() -> Self {
+        Self { gathers: true, ..Self::default() }
+    }
+
+    /// All that lay in SOURCE at the start is known, and gets its place.
+    pub(super) fn begin(&mut self, now: Moment) {
+        self.gathers = false;
+        let targets: Vec<_> = self.targets.keys().cloned().collect();
+        for target in targets {
+            let queue = self.target(target.as_ref());
+            let ranks = queue.entries.iter().map(|(key, entry)| (key, rank(&queue.priority, &entry.srpm)));
+            queue.plan.begin(now, ranks);
+            self.follow(target.as_ref());
+        }
+    }
+
     /// How often each target is served; others once.
     pub(super) fn set_weights(&mut self, weights: &BTreeMap<Option<TargetName>, u32>) {
         for (target, weight) in weights {
@@ -91,7 +110,7 @@ impl Queue {
     /// SOURCE makes it look new, and it must not lose its place for that. One that is parked stays so, unless
     /// it is another one.
     pub(super) fn insert(&mut self, now: Moment, mut srpm: QueuedSrpm, expected: Duration) {
-        let queue = self.targets.entry(srpm.key.target.clone()).or_default();
+        let queue = self.target(srpm.key.target.as_ref());
         if let Some(before) = queue.entries.get(&srpm.key) {
             srpm.queued_at = srpm.queued_at.min(before.srpm.queued_at);
         }
@@ -109,7 +128,7 @@ impl Queue {
         missing: &[Requirement],
         generation: u64,
     ) -> bool {
-        let queue = self.targets.entry(srpm.key.target.clone()).or_default();
+        let queue = self.target(srpm.key.target.as_ref());
         let parked = queue.plan.park(now, &srpm, expected, missing, generation);
         self.put(srpm, expected);
         parked
@@ -117,13 +136,14 @@ impl Queue {
 
     fn put(&mut self, srpm: QueuedSrpm, expected: Duration) {
         let key = srpm.key.clone();
-        let queue = self.targets.entry(key.target.clone()).or_default();
+        let queue = self.target(key.target.as_ref());
         let demand = queue.requires.demand(&key.srpm, &srpm.header);
-        self.ready -= usize::from(queue.unready(&key));
+        let was_ready = queue.unready(&key);
         queue.plan.set_rank(&key, rank(&queue.priority, &srpm));
-        queue.entries.insert(key.clone(), Entry { srpm, expected, demand, place: None });
+        let before = queue.entries.insert(key.clone(), Entry { srpm, expected, demand, place: None });
         queue.plan.touch(&key);
-        self.keys.insert(key.clone());
+        self.ready -= usize::from(was_ready);
+        self.count += usize::from(before.is_none());
         self.follow(key.target.as_ref());
     }
 
@@ -225,36 +245,30 @@ impl Queue {
         firsts.min_by_key(|(served, _)| *served).map(|(_, place)| &place.key)
     }
 
-    /// A priority.txt has changed: everything in that queue gets its new place.
+    /// A priority.txt has changed: what has another line now gets its new place, and so does what that waits for.
     pub(super) fn set_priority(&mut self, target: Option<TargetName>, list: Priority) {
-        self.target(target.as_ref()).priority = list;
-        self.place_all(target.as_ref());
-    }
-
-    /// A requires.txt has changed.
-    pub(super) fn set_requires(&mut self, target: Option<TargetName>, list: Requires) {
-        self.target(target.as_ref()).requires = list;
-        self.place_all(target.as_ref());
-    }
-
-    fn place_all(&mut self, target: Option<&TargetName>) {
-        let queue = self.target(target);
-        let ranks =
-            queue.entries.iter().map(|(key, entry)| (key.clone(), rank(&queue.priority, &entry.srpm)));
-        let ranks: Vec<_> = ranks.collect();
+        let queue = self.target(target.as_ref());
+        queue.priority = list;
+        let ranks = queue.entries.iter().map(|(key, entry)| (key, rank(&queue.priority, &entry.srpm)));
         queue.plan.set_ranks(ranks);
+        self.follow(target.as_ref());
+    }
+
+    /// A requires.txt has changed: everything in that queue gets its new place.
+    pub(super) fn set_requires(&mut self, target: Option<TargetName>, list: Requires) {
+        let queue = self.target(target.as_ref());
+        queue.requires = list;
         queue.ready.clear();
         for (key, entry) in &mut queue.entries {
             entry.demand = queue.requires.demand(&key.srpm, &entry.srpm.header);
-            let Some(place) = &mut entry.place else { continue };
-            place.rank = queue.plan.urgency(key);
+            let Some(place) = &entry.place else { continue };
             queue.ready.entry(entry.demand.clone()).or_default().insert(place.clone());
         }
         // Builders may fit now that did not before.
         let ready = queue.ready.values().flatten().map(|place| place.key.clone());
         let ready: Vec<_> = ready.collect();
         self.fresh.extend(ready);
-        self.follow(target);
+        self.follow(target.as_ref());
     }
 
     /// Does what is due in the plans.
@@ -295,7 +309,7 @@ impl Queue {
 
     /// How many lie in SOURCE.
     pub(super) fn len(&self) -> usize {
-        self.keys.len()
+        self.count
     }
 
     /// How many of them may be given out.
@@ -305,7 +319,7 @@ impl Queue {
 
     /// Whether an SRPM lies in SOURCE.
     pub(super) fn contains(&self, key: &BuildKey) -> bool {
-        self.keys.contains(key)
+        self.targets.get(&key.target).is_some_and(|queue| queue.entries.contains_key(key))
     }
 
     /// Whether it may be given out.
@@ -342,6 +356,64 @@ impl Queue {
         places.into_iter().flatten().map(|place| place.key.clone()).collect()
     }
 
+    /// How many lie in SOURCE whose attempt missed something.
+    pub(super) fn parked(&self) -> usize {
+        self.targets.values().map(|queue| queue.plan.parked()).sum()
+    }
+
+    /// Whether the last attempt at an SRPM that lies in SOURCE missed something.
+    pub(super) fn is_parked(&self, key: &BuildKey) -> bool {
+        self.targets.get(&key.target).is_some_and(|queue| queue.plan.is_parked(key))
+    }
+
+    /// The targets, SOURCE itself first.
+    pub(super) fn targets(&self) -> impl Iterator<Item = Option<&TargetName>> {
+        self.targets.keys().map(Option::as_ref)
+    }
+
+    /// How much lies in SOURCE for one target: what may be given out, what is parked, and all.
+    pub(super) fn counts(&self, target: Option<&TargetName>) -> (usize, usize, usize) {
+        let Some(queue) = self.targets.get(&target.cloned()) else { return (0, 0, 0) };
+        let ready = queue.ready.values().map(BTreeSet::len).sum();
+        (ready, queue.plan.parked(), queue.entries.len())
+    }
+
+    /// Since when the oldest waits that may be given out.
+    pub(super) fn oldest_ready(&self) -> Option<Timestamp> {
+        let ready = self.targets.values().flat_map(|queue| queue.ready.values().flatten());
+        ready.map(|place| place.queued_at).min()
+    }
+
+    /// What lies in SOURCE for one target, in the order of hand-out: first what may be given out, with its place, then
+    /// the rest; `most` of each at most.
+    pub(super) fn in_order(
+        &self,
+        target: Option<&TargetName>,
+        most: usize,
+    ) -> impl Iterator<Item = (Option<u64>, &QueuedSrpm)> {
+        let queue = self.targets.get(&target.cloned());
+        // Few kinds of demands, each in order: the first of all are among the first of each.
+        let kinds = queue.iter().flat_map(|queue| queue.ready.values());
+        let mut places: Vec<&Place> = kinds.flat_map(|places| places.iter().take(most)).collect();
+        places.sort_unstable();
+        places.truncate(most);
+        let ready = places.into_iter().zip(1..).filter_map(move |(place, number)| {
+            let entry = queue?.entries.get(&place.key)?;
+            Some((Some(number), &entry.srpm))
+        });
+        let entries = queue.into_iter().flat_map(|queue| queue.entries.values());
+        let others = entries.filter(|entry| entry.place.is_none()).take(most);
+        ready.chain(others.map(|entry| (None, &entry.srpm)))
+    }
+
+    /// The place of an SRPM in the queue of its target, from 1; none while it waits or is parked.
+    pub(super) fn place_of(&self, key: &BuildKey) -> Option<u64> {
+        let queue = self.targets.get(&key.target)?;
+        let own = queue.entries.get(key)?.place.as_ref()?;
+        let before = queue.ready.values().map(|places| places.range(..own).count());
+        Some(before.sum::<usize>() as u64 + 1)
+    }
+
     /// What an SRPM waits for.
     pub(super) fn wait_of(&self, key: &BuildKey) -> Option<Wait> {
         self.targets.get(&key.target)?.plan.wait_of(key)
@@ -373,14 +445,19 @@ impl Queue {
     }
 
     fn target(&mut self, target: Option<&TargetName>) -> &mut TargetQueue {
-        self.targets.entry(target.cloned()).or_default()
+        let gathers = self.gathers;
+        self.targets.entry(target.cloned()).or_insert_with(|| TargetQueue {
+            plan: if gathers { Plan::gathering() } else { Plan::default() },
+            ..TargetQueue::default()
+        })
     }
 
     fn pull(&mut self, key: &BuildKey) -> Option<Entry> {
         let queue = self.targets.get_mut(&key.target)?;
         self.ready -= usize::from(queue.unready(key));
-        self.keys.remove(key);
-        queue.entries.remove(key)
+        let entry = queue.entries.remove(key)?;
+        self.count -= 1;
+        Some(entry)
     }
 
     /// Takes over what has changed in a plan.
@@ -390,8 +467,7 @@ impl Queue {
             let had_ready = !queue.ready.is_empty();
             let was_ready = queue.unready(&change.key);
             self.ready -= usize::from(was_ready);
-            let Some(path) = change.path else { continue };
-            if queue.place(&change.key, path) {
+            if queue.place(&change) {
                 self.ready += 1;
                 if !was_ready {
                     self.fresh.push(change.key);
@@ -415,11 +491,12 @@ impl TargetQueue {
         classes.filter_map(|(_, places)| places.iter().find(|place| may_have(&place.key))).min()
     }
 
-    /// Gives an SRPM its place; none when it is not in SOURCE.
-    fn place(&mut self, key: &BuildKey, path: Duration) -> bool {
+    /// Gives an SRPM its place, and says whether it has one: not when it waits, or is not in SOURCE.
+    fn place(&mut self, Change { key, path, urgency }: &Change) -> bool {
+        let Some(path) = *path else { return false };
         let Some(entry) = self.entries.get_mut(key) else { return false };
         let place = Place {
-            rank: self.plan.urgency(key),
+            rank: *urgency,
             path: Reverse(path),
             expected: Reverse(entry.expected),
             size: Reverse(entry.srpm.size),
@@ -432,6 +509,9 @@ impl TargetQueue {
 
     /// Takes its place from it; gives whether it had one.
     fn unready(&mut self, key: &BuildKey) -> bool {
+        if self.ready.is_empty() {
+            return false;
+        }
         let Some(entry) = self.entries.get_mut(key) else { return false };
         let Some(place) = entry.place.take() else { return false };
         if let Some(places) = self.ready.get_mut(&entry.demand) {
@@ -445,5 +525,8 @@ impl TargetQueue {
 }
 
 fn rank(priority: &Priority, srpm: &QueuedSrpm) -> u32 {
+    if priority.is_empty() {
+        return u32::MAX;
+    }
     priority.rank(&srpm.key.srpm, &srpm.header).unwrap_or(u32::MAX)
 }

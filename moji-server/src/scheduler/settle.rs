@@ -5,7 +5,7 @@ use std::time::Duration;
 use moji_proto::{AttemptId, FailureKind, Outcome};
 
 use super::handout::requirements;
-use super::{Effect, Ending, Fate, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
+use super::{Effect, Ending, Fate, HoldCause, Lease, LeaseState, Moment, Scheduler, SessionId, TryKind};
 use crate::BuildKey;
 use crate::estimates::Sample;
 use crate::source::QueuedSrpm;
@@ -281,6 +281,32 @@ impl Scheduler {
         effects
     }
 
+    /// What was to be published is lost here. Its builder still has it; whoever waits with a result of that SRPM need
+    /// not wait for that.
+    pub(super) fn results_lost(&mut self, now: Moment, attempt: AttemptId, reason: String) -> Vec<Effect> {
+        let until = now + self.grace;
+        let Some(lease) = self.leases.get_mut(&attempt).filter(|lease| lease.is_committing()) else {
+            return Vec::new();
+        };
+        // It is built: its slot is free, and nobody else needs to begin with it.
+        (lease.slot, lease.late_at, lease.ended) = (None, None, None);
+        let mut effects = Vec::new();
+        if lease.session.is_some() {
+            lease.state = LeaseState::Running { claimed_by: None };
+            effects.push(Effect::DeliverAgain { lease: lease.clone(), reason });
+        } else {
+            lease.state = LeaseState::Orphaned { until, is_loss: false };
+        }
+        let key = lease.srpm.key.clone();
+        // It is one of those that may do better than a failure.
+        let holders: Vec<_> = self.holders(&key).cloned().collect();
+        effects.extend(self.decide_between(&holders));
+        if self.grace.is_zero() {
+            effects.extend(self.on_time(now));
+        }
+        effects
+    }
+
     /// The same before they came.
     pub(super) fn too_large(
         &mut self,
@@ -331,7 +357,7 @@ impl Scheduler {
         } else if let Some(reason) = self.blame.verdict(&key) {
             // Their logs may be all that is left of it: they go when it is held.
             self.blame.forgive(&key);
-            effects.push(Effect::Hold { lease, reason });
+            effects.push(Effect::Hold { lease, reason, cause: HoldCause::Tries });
             effects.extend(self.drop_lease(now, attempt));
         } else {
             if self.again.contains_key(&key) {

@@ -128,6 +128,11 @@ impl World {
                     self.reject(attempt);
                 }
             }
+            (50, _) => {
+                if let Some(attempt) = committing {
+                    self.lose_results(attempt);
+                }
+            }
             _ => {}
         }
     }
@@ -157,7 +162,7 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_and_nothing_settled_twice_in_any_order_of_events(
-        steps in proptest::collection::vec((0u8..49, 0usize..40, 0i64..100), 0..200),
+        steps in proptest::collection::vec((0u8..51, 0usize..40, 0i64..100), 0..200),
     ) {
         let mut world = World::new();
         for (what, n, at) in steps {

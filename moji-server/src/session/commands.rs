@@ -6,13 +6,15 @@ use moji_proto::{Assignment, ToBuilder};
 
 use crate::staging::{Tenancy, TenancyId};
 
+use super::deliveries::DeliveryState;
 use super::{FromSession, Held, LeasedSrpm, ResumedAttempt, Session, SessionCommand, TaskEnd, transfer};
 
 impl Session {
     pub(super) fn on_command(&mut self, command: SessionCommand) -> anyhow::Result<()> {
         match command {
-            SessionCommand::Assign(leased) => return self.assign(leased),
-            SessionCommand::Resume(resumed) => return self.resume(resumed),
+            SessionCommand::Assign(leased) => return self.assign(*leased),
+            SessionCommand::Resume(resumed) => return self.resume(*resumed),
+            SessionCommand::DeliverAgain(resumed, reason) => return self.deliver_again(*resumed, &reason),
             SessionCommand::Accept(attempt) => {
                 self.forget(attempt);
                 self.out.send(&ToBuilder::Accepted { attempt })?;
@@ -83,6 +85,14 @@ impl Session {
         Ok(self.out.send(&ToBuilder::Resume { attempt, logs })?)
     }
 
+    fn deliver_again(&mut self, resumed: ResumedAttempt, reason: &str) -> anyhow::Result<()> {
+        let attempt = resumed.attempt;
+        // On this connection it may have asked for it only, and delivered on another.
+        let Some(held) = self.held.get_mut(&attempt) else { return self.resume(resumed) };
+        (held.tenancy, held.delivery) = (resumed.tenancy, DeliveryState::None);
+        Ok(self.out.send(&ToBuilder::Rejected { attempt, reason: one_line(reason), again: true })?)
+    }
+
     pub(super) async fn on_task_end(&mut self, end: TaskEnd) -> anyhow::Result<()> {
         match end {
             // What was begun before it gave the attempt back, whether it has it again or not.
@@ -114,7 +124,9 @@ impl Session {
             TaskEnd::ResultsPrepared(tenancy, Ok((files, have))) => {
                 self.prepared(tenancy.attempt, files, have)
             }
-            TaskEnd::ResultsReceived(tenancy, Ok(())) => self.delivered(tenancy.attempt).await,
+            TaskEnd::ResultsReceived(tenancy, Ok(payloads)) => {
+                self.delivered(tenancy.attempt, payloads).await
+            }
             TaskEnd::ResultsPrepared(tenancy, Err(error)) | TaskEnd::ResultsReceived(tenancy, Err(error)) => {
                 self.delivery_failed(tenancy.attempt, error).await
             }

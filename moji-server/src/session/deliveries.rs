@@ -7,6 +7,7 @@ use moji_proto::{AttemptId, ManifestEntry, Outcome, StreamId, ToBuilder, limits}
 use super::results::{self, DeliveryError, Files, Have};
 use super::{FromSession, Session, TaskEnd};
 use crate::limits::Limits;
+use crate::payload::Payloads;
 use crate::quiet::Topic;
 use crate::room::in_words;
 
@@ -202,11 +203,11 @@ impl Session {
         Ok(())
     }
 
-    pub(super) async fn delivered(&mut self, attempt: AttemptId) -> anyhow::Result<()> {
+    pub(super) async fn delivered(&mut self, attempt: AttemptId, payloads: Payloads) -> anyhow::Result<()> {
         let Some(held) = self.held.get_mut(&attempt) else { return Ok(()) };
         let state = std::mem::replace(&mut held.delivery, DeliveryState::Received);
         let DeliveryState::Receiving { outcome, manifest } = state else { return Ok(()) };
-        self.tell(FromSession::Delivered { session: self.id, attempt, outcome, manifest }).await
+        self.tell(FromSession::Delivered { session: self.id, attempt, outcome, manifest, payloads }).await
     }
 
     pub(super) async fn delivery_failed(

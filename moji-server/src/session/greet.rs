@@ -5,16 +5,41 @@ use anyhow::{Context as _, anyhow, bail};
 use moji_proto::frame::{Frame, Kind};
 use moji_proto::handshake::{Binding, HandshakeError, Refusal, RefusalCode};
 use moji_proto::io::FrameReader;
+use moji_proto::operator::{self, Operate};
 use moji_proto::outcome::one_line;
 use moji_proto::{CredentialName, PublicKey, Registration, TargetName, ToServer, encoding, limits};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::time::{sleep, timeout};
 
+use super::operator::Rights;
 use super::{GOODBYE, SessionConfig};
 use crate::BuilderId;
 use crate::access::Opened;
 use crate::access::credentials::{Credential, Credentials, Role};
 use crate::peer::Peer;
+
+/// Who was let in.
+pub(super) enum Known {
+    /// A builder.
+    Builder(Guest),
+    /// A person's program.
+    Person(Visitor),
+}
+
+/// A person's program.
+pub(super) struct Visitor {
+    /// What it says that it is.
+    pub(super) software: String,
+    pub(super) pass: Pass,
+    pub(super) rights: Rights,
+}
+
+impl Visitor {
+    /// What it is called in the log.
+    pub(super) fn name(&self) -> String {
+        self.rights.name.as_ref().map_or_else(|| "somebody".to_owned(), ToString::to_string)
+    }
+}
 
 /// A builder that was let in.
 pub(super) struct Guest {
@@ -50,14 +75,14 @@ impl Pass {
 }
 
 /// What is read from a stranger, and what is written to it.
-type Frames<Io> = FrameReader<ReadHalf<Opened<Io>>>;
+pub(super) type Frames<Io> = FrameReader<ReadHalf<Opened<Io>>>;
 type Write<Io> = WriteHalf<Opened<Io>>;
 
 /// How the greeting of a stranger ended.
 #[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is taken apart at once")]
 pub(super) enum Greeted<Io> {
-    /// It is a builder.
-    Welcome(Guest, Frames<Io>, Write<Io>),
+    /// It is known, and may come in.
+    Welcome(Known, Frames<Io>, Write<Io>),
     /// It cannot be let in, and is to be told why.
     Refused(Refusal, Write<Io>),
     /// The connection is lost, or it has refused us.
@@ -81,7 +106,7 @@ where
     let mut frames = FrameReader::new(read);
     match handshake(&mut frames, &mut write, &binding, config).await {
         Ok(Ok(pass)) => match register(&mut frames, &pass, config).await {
-            Ok(guest) => Greeted::Welcome(guest, frames, write),
+            Ok(known) => Greeted::Welcome(known, frames, write),
             Err(error) => {
                 // A credential can end at any time.
                 let refusal = error
@@ -160,13 +185,20 @@ async fn register(
     frames: &mut FrameReader<impl AsyncRead + Unpin>,
     pass: &Pass,
     config: &SessionConfig,
-) -> anyhow::Result<Guest> {
+) -> anyhow::Result<Known> {
     let frame = next(frames).await?;
     if frame.kind != Kind::Control {
         bail!("the first message must be a registration");
     }
-    let ToServer::Register(mut registration) = encoding::decode(&frame.body)? else {
-        bail!("the first message must be a registration");
+    let mut registration = match encoding::decode(&frame.body)? {
+        ToServer::Register(registration) => registration,
+        ToServer::Operate(Operate { software }) => {
+            let credentials = config.access.credentials.borrow().clone();
+            let rights = rights(pass, &credentials, config)?;
+            let software = one_line(&software);
+            return Ok(Known::Person(Visitor { software, pass: pass.clone(), rights }));
+        }
+        _ => bail!("the first message must be a registration"),
     };
     if registration.slots == 0 || registration.slots > limits::SLOTS {
         bail!("a builder has 1 to {} slots, not {}", limits::SLOTS, registration.slots);
@@ -188,7 +220,35 @@ async fn register(
     registration.arch = one_line(&registration.arch);
     registration.software = one_line(&registration.software);
     let builder = BuilderId { credential, name: registration.name.clone() };
-    Ok(Guest { builder, registration, pass: pass.clone() })
+    Ok(Known::Builder(Guest { builder, registration, pass: pass.clone() }))
+}
+
+/// What a person may do. Where anybody may come in, anybody may do everything.
+///
+/// # Errors
+/// That it is nothing, and what to do.
+pub(super) fn rights(pass: &Pass, known: &Credentials, config: &SessionConfig) -> anyhow::Result<Rights> {
+    let Some(Credential { name, role, targets, .. }) = pass.check(known)? else {
+        if config.access.has_password {
+            bail!(
+                "the password lets builders in, and nobody else: ask the server's operator for a token \
+                 (moji-server credential add NAME --role submitter)"
+            );
+        }
+        // Who came in before there was any does not stay.
+        if !known.is_empty() {
+            bail!("there are credentials now: ask the server's operator for one");
+        }
+        return Ok(Rights { name: None, role: operator::Role::Admin, targets: Vec::new() });
+    };
+    let role = match role {
+        Role::Builder => bail!(
+            "the credential {name} has the role builder: people need one with the role submitter or admin"
+        ),
+        Role::Submitter => operator::Role::Submitter,
+        Role::Admin => operator::Role::Admin,
+    };
+    Ok(Rights { name: Some(name.clone()), role, targets: targets.clone() })
 }
 
 /// Whether a credential lets its owner build for these targets.

@@ -62,7 +62,7 @@ impl Session {
                 on_stream_message(&self.sending, &mut self.receiving, message);
                 Ok(())
             }
-            ToServer::Register(_) => bail!("it registered twice"),
+            ToServer::Register(_) | ToServer::Operate(_) => bail!("it introduced itself twice"),
             ToServer::Goodbye { .. } => Ok(()),
         }
     }
@@ -128,8 +128,16 @@ impl Session {
     /// A builder that has forgotten an attempt would otherwise keep it as long as it is connected.
     async fn on_heartbeat(&mut self, attempts: &[(AttemptId, Phase)]) -> anyhow::Result<()> {
         for (attempt, phase) in attempts {
-            tracing::debug!("{}: {attempt}: {phase}", self.name);
+            if let Some(held) = self.held.get_mut(attempt).filter(|held| held.phase != Some(*phase)) {
+                held.phase = Some(*phase);
+                self.tell(FromSession::Phase(self.id, *attempt, *phase)).await?;
+            }
         }
+        // Those that come sooner only tell what has changed: on a slow line many may be under way.
+        if self.beat.elapsed() < self.config.heartbeat / 2 {
+            return Ok(());
+        }
+        self.beat = Instant::now();
         let named: BTreeSet<_> = attempts.iter().map(|(attempt, _)| *attempt).collect();
         let mut forgotten = Vec::new();
         for (attempt, held) in &mut self.held {

@@ -12,6 +12,7 @@ mod commands;
 mod deliveries;
 mod greet;
 mod messages;
+mod operator;
 mod results;
 mod transfer;
 
@@ -26,8 +27,8 @@ use moji_proto::handshake::RefusalCode;
 use moji_proto::io::{FrameReader, Incoming, Outgoing, Outgoings, queues};
 use moji_proto::outcome::one_line;
 use moji_proto::{
-    AttemptId, HeldAttempt, LogFile, ManifestEntry, Outcome, RepositoryUrl, Sha256, SrpmName, TargetName,
-    ToBuilder, ToServer, encoding, frame, limits,
+    AttemptId, HeldAttempt, LogFile, ManifestEntry, Outcome, Phase, RepositoryUrl, Sha256, SrpmName,
+    TargetName, ToBuilder, ToServer, encoding, frame, limits,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -43,13 +44,15 @@ use crate::bucket::Bucket;
 use crate::folders::Folders;
 use crate::limits::Limits;
 use crate::logins::Logins;
+use crate::payload::Payloads;
 use crate::peer::Peer;
 use crate::quiet::{Quiet, Topic};
 use crate::room::FreeSpace;
 use crate::scheduler::{Builder, SessionId};
 use crate::staging::{Tenancy, TenancyId};
 use deliveries::DeliveryState;
-use greet::{Greeted, Guest, Pass};
+use greet::{Greeted, Guest, Known, Pass};
+pub use operator::Desk;
 use results::{DeliveryError, Files, Have};
 use transfer::LogPace;
 
@@ -82,6 +85,8 @@ pub struct SessionConfig {
     pub folders: Arc<Folders>,
     /// How much room there is.
     pub free_space: FreeSpace,
+    /// For people: answers, and where their SRPMs go.
+    pub desk: Desk,
     /// Places for those that read what is here of a delivery.
     pub(crate) preparing: Arc<Semaphore>,
 }
@@ -99,11 +104,17 @@ pub enum FromSession {
         machine: String,
         /// Whether it runs on the server's own machine.
         is_local: bool,
+        /// How many SRPMs it builds at a time.
+        slots: u16,
+        /// Its program and version.
+        software: String,
         /// Where commands for it go.
         commands: mpsc::Sender<SessionCommand>,
     },
     /// A slot is free.
     Asked(SessionId, u16),
+    /// What it does for an attempt has changed.
+    Phase(SessionId, AttemptId, Phase),
     /// It takes no more work.
     Draining(SessionId),
     /// So many bytes are free on its disk now. At most once a second, and only what is new.
@@ -144,16 +155,20 @@ pub enum FromSession {
         outcome: Outcome,
         /// What is there.
         manifest: Vec<ManifestEntry>,
+        /// What is known of the RPMs there.
+        payloads: Payloads,
     },
 }
 
-/// What the farm tells a session.
+/// What the farm tells a session. Small: each session has a queue with room for many.
 #[derive(Debug)]
 pub enum SessionCommand {
     /// Hand this to a slot.
-    Assign(LeasedSrpm),
+    Assign(Box<LeasedSrpm>),
     /// An attempt is its own again.
-    Resume(ResumedAttempt),
+    Resume(Box<ResumedAttempt>),
+    /// What it has delivered of an attempt is lost, for this reason: it is to come again.
+    DeliverAgain(Box<ResumedAttempt>, String),
     /// The results are safe.
     Accept(AttemptId),
     /// The results are not good, for this reason, and the lease has ended.
@@ -221,8 +236,10 @@ struct Held {
     wrong: u32,
     /// How often it gave up in the middle of them.
     aborted: u32,
-    /// Heartbeats in a row that did not name it.
+    /// Heartbeats in a row that did not name it, of those that count.
     unnamed: u32,
+    /// What the builder does for it, as the farm was told.
+    phase: Option<Phase>,
 }
 
 impl Held {
@@ -238,6 +255,7 @@ impl Held {
             wrong: 0,
             aborted: 0,
             unnamed: 0,
+            phase: None,
         }
     }
 
@@ -256,7 +274,7 @@ impl Held {
 enum TaskEnd {
     SrpmSent(AttemptId, anyhow::Result<Sha256>),
     ResultsPrepared(TenancyId, Result<(Box<Files>, Have), DeliveryError>),
-    ResultsReceived(TenancyId, Result<(), DeliveryError>),
+    ResultsReceived(TenancyId, Result<Payloads, DeliveryError>),
     LogReceived(TenancyId, LogFile, anyhow::Result<()>),
 }
 
@@ -280,6 +298,8 @@ struct Session {
     claimed: BTreeMap<AttemptId, Option<u16>>,
     /// How often it has said so.
     claims: usize,
+    /// When a heartbeat came last of those that count for what it has forgotten.
+    beat: Instant,
     /// The free bytes on its disk that the farm was last told of, and when.
     disk: (u64, Instant),
     /// SRPMs on their way.
@@ -312,7 +332,14 @@ where
         greeted = timeout(config.limits.handshake_timeout, greeting) => greeted.unwrap_or(Greeted::Silent),
     };
     let (Guest { builder, registration, pass }, frames, write) = match greeted {
-        Greeted::Welcome(guest, frames, write) => (guest, frames, write),
+        Greeted::Welcome(Known::Builder(guest), frames, write) => (guest, frames, write),
+        Greeted::Welcome(Known::Person(visitor), frames, write) => {
+            place.is_known();
+            let name = visitor.name();
+            let reason = operator::serve(visitor, frames, write, peer, config, shutdown).await;
+            tracing::debug!("{name} is gone: {reason}");
+            return None;
+        }
         Greeted::Refused(refusal, mut write) => {
             let topic = match refusal.code {
                 Some(RefusalCode::WrongProof | RefusalCode::Revoked) => Topic::WrongProof,
@@ -382,13 +409,22 @@ where
         held: BTreeMap::new(),
         claimed: BTreeMap::new(),
         claims: 0,
+        beat: Instant::now(),
         disk: (registration.resources.disk, Instant::now()),
         sends: JoinSet::new(),
         writes: JoinSet::new(),
         ended: CancellationToken::new(),
     };
-    let (machine, is_local) = (registration.arch, session.peer.is_local());
-    farm.send(FromSession::Connected { session: id, builder, machine, is_local, commands }).await.ok()?;
+    let connected = FromSession::Connected {
+        session: id,
+        builder,
+        machine: registration.arch,
+        is_local: session.peer.is_local(),
+        slots: registration.slots,
+        software: registration.software,
+        commands,
+    };
+    farm.send(connected).await.ok()?;
     let last_words = session.out.clone();
     let reason = match session.run(frames, command_queue, shutdown).await {
         Ok(reason) => reason,
@@ -413,12 +449,13 @@ struct Pace {
     bucket: Bucket,
     paused_until: Option<Instant>,
     was_said: bool,
+    most: u64,
 }
 
 impl Pace {
     fn new(limits: &Limits) -> Self {
         let bucket = Bucket::new(limits.message_rate, limits.message_burst);
-        Self { bucket, paused_until: None, was_said: false }
+        Self { bucket, paused_until: None, was_said: false, most: limits.message_rate }
     }
 
     fn is_paused(&self) -> bool {
@@ -433,19 +470,14 @@ impl Pace {
         self.paused_until = None;
     }
 
-    fn took_one(&mut self, session: &Session) {
+    /// One has come. When that is the first one too many: how many a second are allowed.
+    fn take_one(&mut self) -> Option<u64> {
         let wait = self.bucket.take(1);
         if wait.is_zero() {
-            return;
+            return None;
         }
         self.paused_until = Some(Instant::now() + wait);
-        if !std::mem::replace(&mut self.was_said, true) {
-            let most = session.config.limits.message_rate;
-            session.warn(
-                Topic::Flood,
-                format_args!("is slowed down to {most} messages a second (--limit message-rate)"),
-            );
-        }
+        (!std::mem::replace(&mut self.was_said, true)).then_some(self.most)
     }
 }
 
@@ -501,7 +533,12 @@ impl Session {
                             self.receiving.on_data(stream, bytes)?;
                         }
                         Kind::Control => {
-                            pace.took_one(self);
+                            if let Some(most) = pace.take_one() {
+                                let what = format_args!(
+                                    "is slowed down to {most} messages a second (--limit message-rate)"
+                                );
+                                self.warn(Topic::Flood, what);
+                            }
                             match encoding::decode(&frame.body)? {
                                 ToServer::Goodbye { reason } => return Ok(one_line(&reason)),
                                 message => self.on_message(message).await?,

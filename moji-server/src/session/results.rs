@@ -13,19 +13,28 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use bytes::Bytes;
-use moji_proto::io::{IncomingStream, Piece};
+use moji_proto::io::{Batch, IncomingStream, Last};
 use moji_proto::limits::DATA_BYTES;
 use moji_proto::{Hasher, ManifestEntry, Sha256, ToBuilder};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinError, spawn_blocking};
 
 use crate::beneath::Folder;
 use crate::commit::{RESULTS, UNPUBLISHED};
+use crate::durable;
+use crate::payload::{Arriving, Payloads};
 use crate::room::{FreeSpace, in_words};
 use crate::staging::{AtWork, Over};
+use crate::unsynced::UNSYNCED;
 
-/// Pieces that are written in one go when they are there already.
-const BATCH: usize = 8;
+/// Pieces that are written in one go when they are there already: a part of the window, so that the others come
+/// meanwhile.
+const BATCH: usize = 2;
+/// When so many bytes of a file have come, the disk is to begin with them: what is left for the end, which the builder
+/// waits for, is little then.
+const WRITE_BACK: u64 = 8 << 20;
+/// What takes less time than another thread to begin.
+const LITTLE: usize = 16 * 1024;
 /// An upload must leave so much room: for logs, records, and the metadata.
 const RESERVE: u64 = 4 << 20;
 
@@ -126,9 +135,11 @@ pub(super) async fn prepare(
 }
 
 /// The folder of the results. A commit that the last server began has put files aside that were not to be
-/// published: they belong to the results all the same, and what is right may be decided anew.
+/// published: they belong to the results all the same, and what is right may be decided anew. What the disk has
+/// not taken may look as it should as long as it is in memory: that is not used.
 fn open_results(staging: &Path) -> io::Result<Folder> {
     let staging = Folder::make(staging)?;
+    staging.remove(UNSYNCED)?;
     let results = staging.make_folder(RESULTS)?;
     let aside = match staging.folder(UNPUBLISHED) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(results),
@@ -142,7 +153,7 @@ fn open_results(staging: &Path) -> io::Result<Folder> {
 }
 
 /// Receives what is left of the files, each checked against its size and digest. With `restart` the
-/// part of a file that is here is not used.
+/// part of a file that is here is not used. Gives what is known of the payloads of RPMs.
 ///
 /// # Errors
 /// Whose fault it is that this failed. What has arrived whole stays, and counts the next time.
@@ -151,50 +162,55 @@ pub(super) async fn receive(
     mut files: Box<Files>,
     work: AtWork,
     restart: bool,
-) -> Result<(), DeliveryError> {
+) -> Result<Payloads, DeliveryError> {
     let over = work.over();
     files.work = work;
     if restart {
         let restarted = spawn_blocking(move || files.restart().map(|()| files));
         files = restarted.await.map_err(|_| DeliveryError::Cut)??;
     }
+    let mut arriving = files.arriving();
     loop {
-        let mut batch = Vec::new();
-        let mut last = None;
-        let next = tokio::select! {
+        let batch = tokio::select! {
             biased;
             () = over.cancelled() => return Err(Over.into()),
-            next = stream.next() => next,
+            batch = stream.next_batch(BATCH) => batch,
         };
-        match next {
-            Some(Piece::Data(bytes)) => batch.push(bytes),
-            other => last = Some(other),
-        }
-        while last.is_none() && batch.len() < BATCH {
-            match stream.try_next() {
-                Some(Piece::Data(bytes)) => batch.push(bytes),
-                Some(piece) => last = Some(Some(piece)),
-                None => break,
-            }
-        }
-        let length: usize = batch.iter().map(Bytes::len).sum();
-        let written = spawn_blocking(move || {
-            let written = batch.iter().try_for_each(|bytes| files.write(bytes));
+        let (length, Batch { pieces, last }) = (batch.bytes(), batch);
+        let same = pieces.clone();
+        let writing = spawn_blocking(move || {
+            let written = pieces.iter().try_for_each(|bytes| files.write(bytes));
             (files, written)
         });
-        let (returned, written) = written.await.map_err(|_| DeliveryError::Cut)?;
-        files = returned;
+        let (written, followed) = tokio::join!(writing, follow(arriving, same));
+        let (Ok((returned, written)), Ok(followed)) = (written, followed) else {
+            return Err(DeliveryError::Cut);
+        };
+        (files, arriving) = (returned, followed);
         if let Err(error) = written {
             let _ = stream.unwanted();
             return Err(error);
         }
         match last {
-            None => stream.wrote(length as u64).map_err(|_| DeliveryError::Cut)?,
-            Some(Some(Piece::End(_))) => return files.finish(),
-            Some(Some(Piece::Abort(reason))) => return Err(DeliveryError::Aborted(reason)),
-            Some(Some(Piece::Data(_)) | None) => return Err(DeliveryError::Cut),
+            None => stream.wrote(length).map_err(|_| DeliveryError::Cut)?,
+            Some(Last::End(_)) => {
+                files.finish()?;
+                return Ok(arriving.finish());
+            }
+            Some(Last::Abort(reason)) => return Err(DeliveryError::Aborted(reason)),
+            Some(Last::Cut) => return Err(DeliveryError::Cut),
         }
     }
+}
+
+/// Follows what has come. The digest of a payload costs as much as all the rest, so another processor may do that.
+async fn follow(mut arriving: Arriving, pieces: Vec<Bytes>) -> Result<Arriving, JoinError> {
+    let is_little = pieces.iter().map(Bytes::len).sum::<usize>() <= LITTLE;
+    let following = move || {
+        pieces.iter().for_each(|bytes| arriving.update(bytes));
+        arriving
+    };
+    if is_little { Ok(following()) } else { spawn_blocking(following).await }
 }
 
 /// The files of a manifest, written one after the other, as long as they may be. Blocks.
@@ -212,6 +228,8 @@ struct CurrentFile {
     file: File,
     hasher: Hasher,
     left: u64,
+    /// Up to where the disk has been told to begin.
+    begun: u64,
 }
 
 impl Files {
@@ -258,6 +276,18 @@ impl Files {
         Ok(())
     }
 
+    /// What follows the bytes that are still to come.
+    fn arriving(&self) -> Arriving {
+        let mut arriving = Arriving::default();
+        if let Some(CurrentFile { entry, left, .. }) = &self.current {
+            arriving.expect(entry.name.clone(), entry.size, entry.size - left);
+        }
+        for entry in self.left.as_slice() {
+            arriving.expect(entry.name.clone(), entry.size, 0);
+        }
+        arriving
+    }
+
     /// Forgets the part of the current file that is here.
     fn restart(&mut self) -> Result<(), DeliveryError> {
         self.work.check()?;
@@ -278,6 +308,7 @@ impl Files {
                 .map_err(|error| disk(&self.folder.path().join(&current.entry.name), error))?;
             current.hasher.update(now);
             current.left -= now.len() as u64;
+            current.begin_to_write();
             bytes = later;
             self.advance()?;
         }
@@ -320,9 +351,13 @@ impl CurrentFile {
         let cannot = |error| disk(&path, error);
         work.check()?;
         let file = folder.append(&entry.name).map_err(cannot)?;
-        let mut current = Self { left: entry.size, entry, file, hasher: Hasher::new() };
-        if current.file.metadata().map_err(cannot)?.len() > current.entry.size {
+        let mut current = Self { left: entry.size, begun: 0, entry, file, hasher: Hasher::new() };
+        let here = current.file.metadata().map_err(cannot)?.len();
+        if here > current.entry.size {
             current.restart().map_err(cannot)?;
+        }
+        if here == 0 {
+            return Ok(current);
         }
         let mut buffer = vec![0; DATA_BYTES.min(current.left.try_into().unwrap_or(DATA_BYTES))];
         loop {
@@ -342,8 +377,18 @@ impl CurrentFile {
     fn restart(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
         self.hasher = Hasher::new();
-        self.left = self.entry.size;
+        (self.left, self.begun) = (self.entry.size, 0);
         Ok(())
+    }
+
+    /// Has the disk begin with what the kernel would keep until somebody waits for it. Nothing is waited for here, and
+    /// no error heard: that is told once, and belongs to whoever makes the file durable.
+    fn begin_to_write(&mut self) {
+        let come = self.entry.size - self.left;
+        if come - self.begun >= WRITE_BACK {
+            durable::begin_to_write(&self.file, self.begun..come);
+            self.begun = come;
+        }
     }
 }
 
@@ -419,6 +464,28 @@ mod tests {
         for name in ["build.json", "b.log"] {
             assert_eq!(fs::read(results.join(name)).unwrap(), b"of the next one");
         }
+    }
+
+    #[tokio::test]
+    async fn what_the_disk_has_not_taken_comes_once_more() {
+        let manifest =
+            vec![ManifestEntry { name: "build.log".parse().unwrap(), size: 3, sha256: Sha256::of(b"log") }];
+        let (at, tenancy) = (tempfile::tempdir().unwrap(), tenancy().await);
+        let (outside, staging) = (at.path().join("outside"), at.path().join("1"));
+        let aside = staging.join(UNSYNCED);
+        for is_link in [false, true] {
+            let folder = if is_link { &outside } else { &aside };
+            fs::create_dir_all(folder).unwrap();
+            fs::write(folder.join("build.log"), "log").unwrap();
+            if is_link {
+                symlink(&outside, &aside).unwrap();
+            }
+            let (room, work) = (FreeSpace::of_the_disk(), tenancy.work());
+            let (_, have) = prepare(manifest.clone(), staging.clone(), room, places(1), work).await.unwrap();
+            assert_eq!(have.offset, 0, "it is used");
+            assert!(aside.symlink_metadata().is_err());
+        }
+        assert_eq!(fs::read(outside.join("build.log")).unwrap(), b"log");
     }
 
     /// Whatever stands where a result belongs: it is not read, not written, not emptied.

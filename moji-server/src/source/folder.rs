@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -143,9 +143,15 @@ pub(super) fn list(source: &Path, target: Option<&TargetName>) -> io::Result<Lis
     let folder = below(target);
     let mut listing = Listing::default();
     for entry in fs::read_dir(source.join(&folder))? {
-        let path = folder.join(entry?.file_name());
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
         let Some(spot) = Spot::of(&path) else { continue };
-        match look(source, &spot)? {
+        let found = match spot {
+            // From the folder that is open: most of a long queue is this.
+            Spot::Srpm(_) => found(&spot, entry.metadata())?,
+            _ => look(source, &spot)?,
+        };
+        match found {
             Found::Srpm(sight) => {
                 if let Spot::Srpm(key) = spot {
                     listing.srpms.insert(key.srpm, sight);
@@ -194,7 +200,11 @@ pub(super) fn look(source: &Path, spot: &Spot) -> io::Result<Found> {
         Spot::Other(path) => (path.clone(), false),
     };
     let path = source.join(path);
-    let data = if follow { fs::metadata(&path) } else { fs::symlink_metadata(&path) };
+    found(spot, if follow { fs::metadata(&path) } else { fs::symlink_metadata(&path) })
+}
+
+/// What that is, by what the file system says.
+fn found(spot: &Spot, data: io::Result<Metadata>) -> io::Result<Found> {
     let data = match data {
         Ok(data) => data,
         Err(error) if is_nothing(&error) => return Ok(Found::Nothing),
@@ -233,11 +243,52 @@ pub(super) fn is_nothing(error: &io::Error) -> bool {
 /// # Errors
 /// When it cannot be opened or read.
 pub(super) fn read_srpm(source: &Path, key: &BuildKey) -> io::Result<Option<(Stamp, Head)>> {
-    let file = Folder::open(source)?.open_file(key.path())?;
+    read_srpm_in(&Folder::open(source)?, key)
+}
+
+/// The same in a SOURCE that is open.
+pub(super) fn read_srpm_in(source: &Folder, key: &BuildKey) -> io::Result<Option<(Stamp, Head)>> {
+    let file = source.open_file(key.path())?;
     let stamp = Stamp::of(&file.metadata()?);
-    let head = srpm::read_head(&file, stamp.size)?;
+    let head = srpm::read_head(&Ahead::read(&file)?, stamp.size)?;
     let same = Stamp::of(&file.metadata()?) == stamp;
     Ok(same.then_some((stamp, head)))
+}
+
+/// Most headers end before it.
+const AHEAD: usize = 16 << 10;
+
+/// A file whose beginning was read at once: a header is looked at in ten small pieces.
+struct Ahead<'a> {
+    file: &'a File,
+    beginning: Vec<u8>,
+}
+
+impl<'a> Ahead<'a> {
+    fn read(file: &'a File) -> io::Result<Self> {
+        let mut beginning = vec![0; AHEAD];
+        let length = file.read_at(&mut beginning, 0)?;
+        beginning.truncate(length);
+        Ok(Self { file, beginning })
+    }
+}
+
+impl FileExt for Ahead<'_> {
+    fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
+        let from =
+            usize::try_from(offset).ok().and_then(|from| self.beginning.get(from..)?.get(..into.len()));
+        match from {
+            Some(from) => {
+                into.copy_from_slice(from);
+                Ok(from.len())
+            }
+            None => self.file.read_at(into, offset),
+        }
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Reads a list, and says which file it was; `None` as above.

@@ -147,6 +147,21 @@ impl Intake {
         self.due.first().map(|(at, _)| *at)
     }
 
+    /// How an SRPM looked last.
+    pub(super) fn stamp_of(&self, key: &BuildKey) -> Option<Stamp> {
+        Some(self.files.get(&key.target)?.get(&key.srpm)?.stamp)
+    }
+
+    /// What is known of all that are whole, how they looked then, and when they were read.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (BuildKey, Stamp, &Head, Duration)> {
+        let files =
+            self.files.iter().flat_map(|(target, files)| files.iter().map(move |file| (target, file)));
+        files.filter_map(|(target, (srpm, file))| {
+            let (read, head) = file.head.as_ref().filter(|(read, _)| file.told == Told::Found(*read))?;
+            Some((BuildKey { target: target.clone(), srpm: srpm.clone() }, *read, head, file.read_at?))
+        })
+    }
+
     pub(super) fn handle(&mut self, now: Duration, observation: Observation) -> Vec<Action> {
         let mut actions = Vec::new();
         match observation {

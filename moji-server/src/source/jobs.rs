@@ -1,22 +1,48 @@
 //! What runs off the async threads: each job asks the file system, and says what it found.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use moji_proto::TargetName;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::folder::{self, Found, Listing, Spot, Stamp};
 use super::intake::{Hint, Reading};
+use super::known::{self, Known};
 use super::lists::{Content, ListName};
+use super::srpm::Head;
 use crate::BuildKey;
+use crate::beneath::Folder;
+use crate::durable;
+
+/// What was changed so shortly before it was read may have changed again without a trace: the file system's clock is
+/// coarse.
+pub(super) const FRESH: Duration = Duration::from_secs(2);
 
 /// What a job found out.
 pub(super) enum Done {
-    Looked { sightings: Vec<Sighting>, all: bool, watcher: Option<RecommendedWatcher> },
+    Looked {
+        sightings: Vec<Sighting>,
+        all: bool,
+        watcher: Option<RecommendedWatcher>,
+        known: Known,
+    },
     Heads(Vec<(BuildKey, Reading)>),
     List(ListName, Result<Option<(Stamp, Content)>, String>),
+    /// The headers are kept; whether all of them are.
+    Kept(bool),
+}
+
+/// The header of an SRPM, to be kept for the next start.
+pub(super) struct Keep {
+    pub(super) key: BuildKey,
+    pub(super) stamp: Stamp,
+    pub(super) head: Head,
+    /// It was read [`FRESH`] after it had changed, or later.
+    pub(super) is_sure: bool,
 }
 
 /// One thing that a look showed.
@@ -25,6 +51,23 @@ pub(super) enum Sighting {
     Folder(Option<TargetName>, Listing),
     /// The path below SOURCE that could not be looked at, or watched.
     Failed(PathBuf, String),
+}
+
+/// The job that looks first of all, and reads `headers` meanwhile, if they are kept.
+pub(super) fn first_look(
+    source: &Path,
+    spots: BTreeMap<Spot, Hint>,
+    watcher: Option<RecommendedWatcher>,
+    headers: &Path,
+) -> Done {
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| kept(headers));
+        let mut done = look(source, true, spots, watcher);
+        if let Done::Looked { known, .. } = &mut done {
+            *known = reading.join().unwrap_or_default();
+        }
+        done
+    })
 }
 
 /// The job that looks.
@@ -81,13 +124,70 @@ pub(super) fn look(
             (spot, Err(error)) => tracing::debug!("{spot:?}: {error}"),
         }
     }
-    Done::Looked { sightings, all, watcher }
+    Done::Looked { sightings, all, watcher, known: Known::default() }
+}
+
+/// The headers that were kept; none when there is something else.
+fn kept(headers: &Path) -> Known {
+    let known = match fs::read(headers) {
+        Ok(bytes) => Known::parse(&bytes),
+        Err(error) => {
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!("{} cannot be read, all headers are: {error}", headers.display());
+            }
+            return Known::default();
+        }
+    };
+    known.unwrap_or_else(|| {
+        tracing::info!("{} is damaged or of another version: all headers are read", headers.display());
+        Known::default()
+    })
+}
+
+/// The job that keeps headers for the next start. What is lost with it is only time.
+pub(super) fn keep(source: &Path, headers: &Path, mut srpms: Vec<Keep>) -> Done {
+    let count = srpms.len();
+    srpms.retain_mut(|one| one.is_sure || read_again(source, one));
+    let bytes = known::write(srpms.iter().map(|one| (&one.key, one.stamp, &one.head)));
+    match durable::write_private(headers, &bytes) {
+        Ok(()) => Done::Kept(srpms.len() == count),
+        Err(error) => {
+            tracing::debug!("{} cannot be written: {error}", headers.display());
+            Done::Kept(false)
+        }
+    }
+}
+
+/// Whether it is known now what is in it.
+fn read_again(source: &Path, one: &mut Keep) -> bool {
+    if nanos(SystemTime::now()) < one.stamp.ctime.saturating_add(FRESH.as_nanos() as i64) {
+        return false;
+    }
+    match folder::read_srpm(source, &one.key) {
+        Ok(Some((stamp, head))) if stamp == one.stamp => {
+            one.head = head;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(super) fn nanos(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The job that reads headers.
 pub(super) fn read_srpms(source: &Path, keys: Vec<BuildKey>) -> Done {
+    let opened = Folder::open(source);
     let read = |key: BuildKey| {
-        let reading = match folder::read_srpm(source, &key) {
+        // Once for all of them, but for the error, which is each one's.
+        let read = match &opened {
+            Ok(source) => folder::read_srpm_in(source, &key),
+            Err(_) => folder::read_srpm(source, &key),
+        };
+        let reading = match read {
             Ok(Some((stamp, head))) => Reading::Head(stamp, head),
             Ok(None) => Reading::Changed,
             Err(error) if is_replaced(&error) => Reading::Changed,

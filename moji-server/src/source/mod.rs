@@ -9,6 +9,7 @@
 //!
 //! Deliberately not here: the queue itself, moving files, and whether anybody wants to build.
 
+mod edit;
 mod entries;
 mod folder;
 #[cfg(feature = "fuzzing")]
@@ -17,6 +18,7 @@ mod glob;
 mod hints;
 mod intake;
 mod jobs;
+mod known;
 mod lists;
 pub mod priority;
 mod requires;
@@ -33,9 +35,10 @@ use std::time::Duration;
 
 use moji_proto::TargetName;
 
+pub use edit::edit_priority;
 pub use priority::{Priority, Warning};
 pub use requires::{Demand, Lack, Requires};
-pub use srpm::SrpmHeader;
+pub use srpm::{SrpmHeader, srpm_header};
 pub use watch::watch;
 
 use crate::BuildKey;
@@ -53,6 +56,8 @@ pub struct SourceConfig {
     pub broken_after: Duration,
     /// How long a file must stay as it is when nothing tells that its writer is done.
     pub settle: Duration,
+    /// The file in which headers are kept for the next start, if they are.
+    pub headers: Option<PathBuf>,
 }
 
 impl SourceConfig {
@@ -64,6 +69,7 @@ impl SourceConfig {
             rescan: Duration::from_secs(60),
             broken_after: Duration::from_secs(60),
             settle: Duration::from_secs(1),
+            headers: None,
         }
     }
 }

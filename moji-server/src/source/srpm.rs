@@ -21,7 +21,7 @@ use crate::rpm_relations::{provides, requires};
 const ZEROS: usize = 16 << 10;
 
 /// Most requirements, and most capabilities, that are read: they are hints.
-const RELATIONS_MAX: usize = 4096;
+pub(super) const RELATIONS_MAX: usize = 4096;
 
 /// What the header of an SRPM says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +68,21 @@ pub(super) fn read_head(file: &impl FileExt, length: u64) -> io::Result<Head> {
         Err(Stop::Malformed(reason)) => Ok(bad(reason)),
         Err(Stop::Io(error)) => Err(error),
     }
+}
+
+/// The NVR of an SRPM that is there as a whole, of so many bytes; or why it is none. Blocks.
+///
+/// # Errors
+/// When reading fails.
+pub fn srpm_header(file: &impl FileExt, length: u64) -> io::Result<Result<Nvr, String>> {
+    Ok(match read_head(file, length)? {
+        Head::Srpm { size: Some(size), .. } if size != length => {
+            Err(format!("it has {length} bytes, and its header says {size}"))
+        }
+        Head::Srpm { header, .. } => Ok(header.nvr),
+        Head::Partial { why } => Err(why.into()),
+        Head::Bad { reason, .. } => Err(reason),
+    })
 }
 
 fn try_read(file: &impl FileExt, length: u64) -> Result<Head, Stop> {

@@ -1,6 +1,7 @@
 //! Tests of the watch on SOURCE: the pure parts without files, the whole on real folders.
 
 mod intake;
+mod known;
 mod lists;
 mod priority;
 mod requires;

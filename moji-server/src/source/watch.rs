@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use moji_proto::TargetName;
@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::folder::{self, Found, Listing, Spot};
 use super::hints::{self, Dirty};
-use super::intake::{self, Hint, Intake};
-use super::jobs::{self, Done, Sighting};
+use super::intake::{self, Hint, Intake, Reading};
+use super::jobs::{self, Done, Keep, Sighting};
+use super::known::Known;
 use super::lists::{self, Content, Kind, ListName, Lists};
 use super::{SourceConfig, SourceEvent};
 use crate::BuildKey;
@@ -68,6 +69,7 @@ pub async fn watch(
         intake: Intake::new(&config),
         lists: Lists::default(),
         begun: Instant::now(),
+        begun_at: jobs::nanos(SystemTime::now()),
         jobs: JoinSet::new(),
         looking: false,
         watcher,
@@ -76,6 +78,9 @@ pub async fn watch(
         readers: 0,
         start: Some(Start::default()),
         named: BTreeSet::new(),
+        headers: config.headers.map(Into::into),
+        known: Known::default(),
+        keeping: Keeping::default(),
         events,
     }
     .run(hinted, lost, config.rescan, shutdown)
@@ -96,6 +101,8 @@ struct Watch {
     intake: Intake,
     lists: Lists,
     begun: Instant,
+    /// The same in nanoseconds since 1970.
+    begun_at: i64,
     jobs: JoinSet<Done>,
     looking: bool,
     /// Travels with the job that looks: a folder is watched before it is listed.
@@ -107,7 +114,21 @@ struct Watch {
     start: Option<Start>,
     /// Paths below SOURCE that were named in the log; those that are still there at a rescan.
     named: BTreeSet<PathBuf>,
+    /// Where headers are kept for the next start.
+    headers: Option<Arc<Path>>,
+    /// Those that the last server kept, until the start is over.
+    known: Known,
+    keeping: Keeping,
     events: mpsc::Sender<SourceEvent>,
+}
+
+/// What is to be done about the headers that are kept.
+#[derive(Debug, Default)]
+struct Keeping {
+    /// Some were read and are not kept.
+    is_behind: bool,
+    is_due: bool,
+    is_busy: bool,
 }
 
 /// What the loop does next.
@@ -154,7 +175,8 @@ impl Watch {
                         self.dirty.add(spot, hint);
                     }
                 }
-                Next::Lost | Next::Rescan => self.dirty.all = true,
+                Next::Lost => self.dirty.all = true,
+                Next::Rescan => (self.dirty.all, self.keeping.is_due) = (true, true),
                 Next::Tick => {
                     self.intake(intake::Observation::Tick, &mut out);
                     self.lists(lists::Observation::Tick, &mut out);
@@ -175,7 +197,12 @@ impl Watch {
             self.looking = true;
             let Dirty { all, spots } = std::mem::take(&mut self.dirty);
             let (source, watcher) = (self.source.clone(), self.watcher.take());
-            self.jobs.spawn_blocking(move || jobs::look(&source, all, spots, watcher));
+            let is_first = self.start.as_ref().is_some_and(|start| !start.listed);
+            let headers = self.headers.clone().filter(|_| is_first);
+            self.jobs.spawn_blocking(move || match headers {
+                Some(headers) => jobs::first_look(&source, spots, watcher, &headers),
+                None => jobs::look(&source, all, spots, watcher),
+            });
         }
         while self.readers < READERS && !self.reads.is_empty() {
             self.readers += 1;
@@ -183,17 +210,36 @@ impl Watch {
             let source = self.source.clone();
             self.jobs.spawn_blocking(move || jobs::read_srpms(&source, keys));
         }
+        self.keep_headers();
+    }
+
+    /// Not at each change: after the start, and at rescans.
+    fn keep_headers(&mut self) {
+        let Keeping { is_behind, is_due, is_busy } = self.keeping;
+        let Some(headers) = self.headers.clone().filter(|_| is_behind && is_due && !is_busy) else { return };
+        self.keeping = Keeping { is_busy: true, ..Keeping::default() };
+        let fresh = jobs::FRESH.as_nanos() as i64;
+        let keep = self.intake.heads().map(|(key, stamp, head, read_at)| {
+            let read_at = self.begun_at.saturating_add(read_at.as_nanos() as i64);
+            Keep { key, stamp, head: head.clone(), is_sure: stamp.ctime.saturating_add(fresh) < read_at }
+        });
+        let (keep, source): (Vec<_>, _) = (keep.collect(), self.source.clone());
+        self.jobs.spawn_blocking(move || jobs::keep(&source, &headers, keep));
     }
 
     fn done(&mut self, done: Done, out: &mut Vec<SourceEvent>) -> anyhow::Result<()> {
         match done {
-            Done::Looked { sightings, all, watcher } => {
+            Done::Looked { sightings, all, watcher, known } => {
                 self.looking = false;
                 self.watcher = watcher;
+                if self.start.is_some() && known.len() > 0 {
+                    self.known = known;
+                }
                 self.looked(sightings, all, out)?;
             }
             Done::Heads(heads) => {
                 self.readers -= 1;
+                self.keeping.is_behind = true;
                 for (key, head) in heads {
                     if let Some(start) = &mut self.start {
                         start.srpms.remove(&key);
@@ -207,9 +253,15 @@ impl Watch {
                 }
                 self.lists(lists::Observation::Content { list, content }, out);
             }
+            Done::Kept(all) => {
+                self.keeping.is_busy = false;
+                self.keeping.is_behind |= !all;
+            }
         }
         if self.start.as_ref().is_some_and(|s| s.listed && s.srpms.is_empty() && s.lists.is_empty()) {
             self.start = None;
+            self.known = Known::default();
+            self.keeping.is_due = true;
             out.push(SourceEvent::Ready);
         }
         Ok(())
@@ -307,6 +359,10 @@ impl Watch {
             match action {
                 intake::Action::Look(key) => self.dirty.add(Spot::Srpm(key), Hint::Touched),
                 intake::Action::Read(key) => {
+                    if let Some(head) = self.known_head(&key) {
+                        self.intake(intake::Observation::Head { key, head }, out);
+                        continue;
+                    }
                     if let Some(start) = self.start.as_mut().filter(|start| !start.listed) {
                         start.srpms.insert(key.clone());
                     }
@@ -316,6 +372,12 @@ impl Watch {
                 intake::Action::Warn(text) => tracing::warn!("{text}"),
             }
         }
+    }
+
+    /// What the last server has read, if the file looks as it did.
+    fn known_head(&mut self, key: &BuildKey) -> Option<Reading> {
+        let stamp = self.intake.stamp_of(key)?;
+        Some(Reading::Head(stamp, self.known.take(key, stamp)?))
     }
 
     fn lists(&mut self, observation: lists::Observation, out: &mut Vec<SourceEvent>) {

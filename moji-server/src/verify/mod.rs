@@ -3,7 +3,8 @@
 //!
 //! Of a success only; of a failure no RPM is published. The digests of the manifest were compared when
 //! the files arrived, so this is about what the files say of themselves and of each other. A payload is
-//! read in pieces and never unpacked: rpm takes file names from the header, and that is looked at here.
+//! read in pieces, if its digest was not taken when it arrived, and never unpacked: rpm takes file names from the
+//! header, and that is looked at here.
 //!
 //! It deliberately does not know REPO, the scheduler or who the builder is, and it decides nothing about
 //! what becomes of files that are refused. All of it blocks.
@@ -23,6 +24,7 @@ use moji_proto::{ArtifactName, TargetName};
 
 pub use refused::{Reason, Refused};
 
+use crate::payload::PayloadDigest;
 use package::{Kind, Package};
 use refused::quoted;
 
@@ -47,6 +49,8 @@ pub struct Delivered {
     pub name: ArtifactName,
     /// Where it lies now.
     pub path: PathBuf,
+    /// What was found out of its bytes when they came; nothing: they are read.
+    pub payload: Option<PayloadDigest>,
 }
 
 /// Why there is no verdict that all is well.
@@ -88,7 +92,7 @@ pub fn verify(delivered: &[Delivered], leased: &Leased<'_>) -> Result<(), Verify
             }
         }
     }
-    // Last, because it reads all bytes.
+    // Last, because it may read all bytes.
     for (file, package) in &packages {
         package.check_payload(file)?;
     }

@@ -20,6 +20,7 @@ use super::refused::quoted;
 use super::{Delivered, Reason, Refused, VerifyError};
 use crate::beneath;
 use crate::lease_record::digest_of_rest;
+use crate::payload::PayloadDigest;
 use crate::rpm_file::{RpmFile, Stop};
 
 /// More files than in any package; texlive's largest has some 40,000.
@@ -105,11 +106,14 @@ impl Package {
         format!("{}-{}-{}.{arch}.rpm", self.name, self.version, self.release)
     }
 
-    /// Reads all of the payload, in pieces.
+    /// Compares the payload's digest; reads all of it, in pieces, unless that was done when it came.
     pub(super) fn check_payload(&self, delivered: &Delivered) -> Result<(), VerifyError> {
         let Some(expected) = &self.payload_sha256 else { return Ok(()) };
-        let digest = payload_digest(delivered, self.payload_at)
-            .map_err(|error| VerifyError::Disk { path: delivered.path.clone(), error })?;
+        let digest = match delivered.payload {
+            Some(PayloadDigest { from, sha256 }) if from == self.payload_at => sha256,
+            _ => payload_digest(delivered, self.payload_at)
+                .map_err(|error| VerifyError::Disk { path: delivered.path.clone(), error })?,
+        };
         if digest.to_string().eq_ignore_ascii_case(expected) {
             return Ok(());
         }

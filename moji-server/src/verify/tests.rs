@@ -15,7 +15,7 @@ fn look(files: &[(&str, Vec<u8>)]) -> Result<(), VerifyError> {
     for (n, (name, content)) in files.iter().enumerate() {
         let path = at.path().join(n.to_string());
         fs::write(&path, content).unwrap();
-        delivered.push(Delivered { name: name.parse().unwrap(), path });
+        delivered.push(Delivered { name: name.parse().unwrap(), path, payload: None });
     }
     let target = "f43-x86_64".parse().unwrap();
     verify(&delivered, &Leased { name: "foo", version: "1", target: &target, machine: "x86_64" })
@@ -233,7 +233,8 @@ fn a_tag_that_can_be_read_in_two_ways() {
 fn a_disk_that_cannot_be_read_is_not_the_builders_fault() {
     let target = "f43-x86_64".parse().unwrap();
     let leased = Leased { name: "foo", version: "1", target: &target, machine: "" };
-    let missing = Delivered { name: "foo-1-1.src.rpm".parse().unwrap(), path: "/nonexistent".into() };
+    let missing =
+        Delivered { name: "foo-1-1.src.rpm".parse().unwrap(), path: "/nonexistent".into(), payload: None };
     assert!(matches!(verify(&[missing], &leased), Err(VerifyError::Disk { .. })));
 }
 

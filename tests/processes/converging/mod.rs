@@ -107,7 +107,12 @@ fn check_attempts(packages: &[Package], lines: &[String]) {
             let srpm = format!("{target}/{}", package.srpm());
             let tried = attempts.get(&srpm).copied().unwrap_or_default();
             let line = format!(" {srpm} is queued again: ");
-            let came = lines.iter().filter(|said| said.contains(&line)).count();
+            // Or while the attempt went on.
+            let meanwhile = format!(" {srpm} lacked ");
+            let came = lines.iter().filter(|said| {
+                said.contains(&line) || (said.contains(&meanwhile) && said.ends_with("; it is queued again"))
+            });
+            let came = came.count();
             assert!(
                 tried <= 1 + came,
                 "{srpm} was tried {tried} times, and what it lacked came {came} times"

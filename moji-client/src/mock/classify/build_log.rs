@@ -62,6 +62,21 @@ pub(super) fn disk_full(build_log: &str) -> Option<String> {
         .map(|line| quote(&line))
 }
 
+/// How many of the scripts that rpmbuild ran have executed nothing, not even what rpm puts at the beginning of each
+/// (`%___build_pre` of rpm's macros). rpmbuild does not look whether a script could be written (`doScript` in
+/// build/build.c), and on a full disk goes on as if an empty one had succeeded.
+///
+/// Lines may be out of order, so they are counted. A script may be traced in another way, then nothing is said; and
+/// a package may print such lines itself, and of a long log the middle is not here, so that this is for a build of which
+/// the disk is suspected anyway.
+pub(super) fn empty_scripts(build_log: &str) -> usize {
+    let count = |begin: &str| lines(build_log).filter(|line| line.starts_with(begin)).count();
+    match (count("Executing("), count("+ umask ")) {
+        (_, 0) => 0,
+        (run, executed) => run.saturating_sub(executed),
+    }
+}
+
 /// Whether rpmbuild had given the build back to Mock to have a package manager install dynamic
 /// BuildRequires: what hangs then is not the package.
 pub(super) fn waits_for_packages(build_log: &str) -> bool {

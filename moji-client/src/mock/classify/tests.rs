@@ -162,6 +162,26 @@ fn a_failure_with_a_full_disk_is_the_builders() {
     check("ok", &Evidence { lowest_free: Some(0), ..case("succeeded") }, None, &[], &[]);
 }
 
+/// As rpmbuild 4.18 was seen to do on a disk that was full while it wrote the script of `%build`.
+#[test]
+fn a_script_that_could_not_be_written_is_no_success() {
+    let good = case("succeeded");
+    let (before, build) = good.build_log.split_once("Executing(%build)").unwrap();
+    let (header, rest) = build.split_once('\n').unwrap();
+    let (_, after) = rest.split_once("Executing(%install)").unwrap();
+    let build_log = format!("{before}Executing(%build){header}\nExecuting(%install){after}");
+    let empty = Evidence { build_log, ..good };
+    let full = Evidence { lowest_free: Some(0), ..empty.clone() };
+    check("full", &full, Some(Infrastructure), &["only 0 MiB", "script that it could not write"], &[]);
+    // With room it is the package's own way to run its scripts.
+    check("room", &Evidence { lowest_free: Some(DISK_LOW), ..empty.clone() }, None, &[], &[]);
+    let untraced = Evidence { build_log: full.build_log.replace("+ umask", "umask"), ..full };
+    check("untraced", &untraced, None, &[], &[]);
+    for name in ["succeeded", "succeeded-dynamic-buildrequires", "succeeded-after-dependency-published"] {
+        check(name, &Evidence { lowest_free: Some(0), ..case(name) }, None, &[], &[]);
+    }
+}
+
 #[test]
 fn success_needs_the_code_and_the_log() {
     let mut cut = case("succeeded");

@@ -9,13 +9,19 @@ use super::*;
 use crate::history::History;
 use crate::history::reconcile::{Reconciled, When, reconcile};
 use crate::history::sqlite::Sqlite;
-use crate::history::store::{Backend as _, Stamps};
+use crate::history::store::{Backend, Opened, Stamps, Store, StoreError};
 use crate::history::survey::survey;
+use crate::record::RepositoryUsed;
 use crate::scheduler::TryKind;
 
 fn reconciled(farm: &Farm) -> Reconciled {
     let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
     reconcile(&farm.folders, store.as_mut(), When::Quiet).unwrap()
+}
+
+fn reconciled_meanwhile(farm: &Farm) -> Reconciled {
+    let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
+    reconcile(&farm.folders, store.as_mut(), When::Running).unwrap()
 }
 
 fn tell(farm: &Farm, entries: &[Entry]) {
@@ -79,10 +85,7 @@ fn open_builds_follow_their_srpms() {
     farm.put(farm.folders.finished.join("held-1-1.src.rpm.held.json"), &held);
     farm.put(farm.folders.finished.join(key("nothing").path()), b"srpm");
 
-    let running = {
-        let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
-        reconcile(&farm.folders, store.as_mut(), When::Running).unwrap()
-    };
+    let running = reconciled_meanwhile(&farm);
     assert_eq!((running.closed, running.ended), (3, 0), "the farm tells the rest itself");
     let done = reconciled(&farm);
     assert_eq!((done.unearthed, done.closed, done.ended), (0, 2, 3));
@@ -104,6 +107,42 @@ fn open_builds_follow_their_srpms() {
         ["interrupted", "-", "delivered", "delivered", "delivered", "interrupted", "interrupted"]
     );
     assert_eq!(reconciled(&farm), Reconciled::default());
+}
+
+#[test]
+fn a_folder_that_cannot_be_read_does_not_hide_the_rest() {
+    let hidden = "h".repeat(190);
+    let farm = Farm { folders: TempFolders::with_closed(&format!("{hidden}-1-1")) };
+    for (name, serial) in [(hidden.as_str(), 1), ("done", 2), ("lost", 3)] {
+        tell(&farm, &[Entry::Leased(leased(name, serial, 100))]);
+    }
+    farm.put(farm.folders.finished.join(key(&hidden).path()), b"srpm");
+    farm.finish("done", 2, 1000, Outcome::Succeeded);
+    farm.finish("f43/new", 5, 1000, Outcome::Succeeded);
+    // Twice: what it looks like is not taken for known.
+    for (unearthed, closed) in [(1, 2), (0, 0)] {
+        let done = reconciled(&farm);
+        assert_eq!((done.unearthed, done.closed), (unearthed, closed));
+        assert_eq!(
+            states(&farm),
+            [
+                format!("{hidden}-1-1.src.rpm running "),
+                "done-1-1.src.rpm succeeded ".to_owned(),
+                "lost-1-1.src.rpm withdrawn its SRPM is in none of the folders".to_owned(),
+                "new-1-1.src.rpm succeeded ".to_owned(),
+            ]
+        );
+        let (store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
+        let seen = survey(&farm.folders, &store.stamps().unwrap(), &BTreeMap::new()).unwrap();
+        let closed = farm.folders.repo.join(format!("{hidden}-1-1"));
+        assert_eq!(seen.closed.keys().collect::<Vec<_>>(), [&closed]);
+        assert!(!seen.stamps.keys().any(|path| path.contains(&hidden)), "{:?}", seen.stamps);
+    }
+    // What lies in it is not taken for gone when it is one of the others that is closed.
+    let repo = farm.folders.repo.clone();
+    fs::rename(&repo, repo.with_file_name("elsewhere")).unwrap();
+    let error = survey(&farm.folders, &Stamps::new(), &BTreeMap::new()).unwrap_err().to_string();
+    assert!(error.starts_with(&repo.display().to_string()), "{error}");
 }
 
 #[test]
@@ -156,6 +195,98 @@ fn parked_builds_follow_their_srpms() {
         ]
     );
     assert_eq!(reconciled(&farm), Reconciled::default());
+}
+
+/// A parked build's record in REPO, and its SRPM in SOURCE.
+fn park(farm: &Farm, name: &str, serial: u64, generation: u64) {
+    let missing = vec!["lib1 >= 2".to_owned()];
+    let outcome = Outcome::failed(FailureKind::MissingDependency, "no lib1", Some(30), missing);
+    let mut record = record(name, serial, 1000, outcome);
+    record.parked = true;
+    record.attempt.as_mut().unwrap().repository = Some(RepositoryUsed { generation, url: None });
+    let folder = farm.folders.published(&key(name), record.nvr.as_ref().unwrap());
+    farm.put(folder.join("build.json"), &record.to_json().unwrap());
+    farm.put(farm.folders.source.join(key(name).path()), b"srpm");
+}
+
+/// The folders tell who is parked when the history cannot be opened, is lost, or has not heard of it.
+#[test]
+fn parked_builds_stay_parked_without_a_history() {
+    let farm = Farm::new();
+    park(&farm, "waits", 1, 7);
+    park(&farm, "replaced", 2, 7);
+    farm.put(farm.folders.source.join(key("replaced").path()), b"a better srpm");
+    park(&farm, "built", 3, 7);
+    fs::rename(farm.folders.source.join(key("built").path()), farm.folders.working.join(key("built").path()))
+        .unwrap();
+    let parks = |backend: Box<dyn Backend>| {
+        let (mut history, _) = History::open_with(&farm.folders, backend).unwrap();
+        let parked = history.take_remembered().parked;
+        history.close();
+        let told = parked.into_iter().map(|(key, build)| (key, build.missing, build.generation));
+        told.collect::<Vec<_>>()
+    };
+    let expected = [(key("waits"), vec!["lib1 >= 2".to_owned()], 7)];
+    assert_eq!(parks(Box::new(Unusable)), expected);
+    for _ in 0..2 {
+        assert_eq!(parks(Box::new(Sqlite::new(&farm.path()))), expected, "made anew, and again");
+    }
+    assert_eq!(states(&farm), ["waits-1-1.src.rpm parked "]);
+    fs::remove_file(farm.path()).unwrap();
+    // Killed before it was told.
+    let begun = Leased { generation: Some(7), ..leased("waits", 1, 100) };
+    tell(&farm, &[Entry::Leased(begun)]);
+    assert_eq!(parks(Box::new(Sqlite::new(&farm.path()))), expected);
+    let sql = "SELECT ending, failure FROM attempts";
+    assert_eq!(rows(&farm.connection(), sql), ["delivered missing_dependency"]);
+    // And one that is tried again stays so.
+    tell(&farm, &[Entry::Queued(srpm("waits", 2000))]);
+    assert_eq!(parks(Box::new(Sqlite::new(&farm.path()))), []);
+}
+
+/// What a full disk has kept from the history: a farm at work may have woken what its record says is parked.
+#[test]
+fn what_is_parked_in_a_farm_at_work_is_found_only_when_it_is_unknown() {
+    let farm = Farm::new();
+    park(&farm, "woken", 1, 7);
+    park(&farm, "unknown", 2, 7);
+    tell(&farm, &[Entry::Leased(leased("woken", 1, 100)), Entry::Queued(srpm("woken", 2000))]);
+    for _ in 0..2 {
+        reconciled_meanwhile(&farm);
+        let expected = ["woken-1-1.src.rpm running ", "unknown-1-1.src.rpm parked "];
+        assert_eq!(states(&farm), expected);
+    }
+    reconciled(&farm);
+    assert_eq!(states(&farm)[0], "woken-1-1.src.rpm parked ", "nobody has woken it when the server ended");
+}
+
+/// How an attempt ended, and what came of it: a history that knew the first alone would have it built again.
+#[test]
+fn what_is_told_together_is_known_whole_or_not_at_all() {
+    let farm = Farm::new();
+    let end = Entry::AttemptEnded(AttemptEnd::new(id(1), at(110), Ending::Delivered));
+    tell(&farm, &[Entry::Leased(leased("a", 1, 100))]);
+    tell(&farm, &[Entry::Together(vec![end.clone(), parked("a", 1, 110)])]);
+    assert_eq!(states(&farm), ["a-1-1.src.rpm parked "]);
+    let refuse =
+        "CREATE TRIGGER refuse BEFORE UPDATE OF missing ON builds BEGIN SELECT RAISE(ABORT, 'no'); END";
+    rusqlite::Connection::open(farm.path()).unwrap().execute_batch(refuse).unwrap();
+    tell(&farm, &[Entry::Leased(leased("b", 2, 100))]);
+    let end = Entry::AttemptEnded(AttemptEnd::new(id(2), at(110), Ending::Delivered));
+    let (mut store, _) = Sqlite::new(&farm.path()).open(None).unwrap();
+    store.apply(&[Entry::Together(vec![end, parked("b", 2, 110)])]).unwrap_err();
+    let sql = "SELECT ifnull(ending, 'runs') FROM attempts WHERE id LIKE '%2'";
+    assert_eq!(rows(&farm.connection(), sql), ["runs"]);
+}
+
+/// A database on a full disk.
+#[derive(Debug)]
+struct Unusable;
+
+impl Backend for Unusable {
+    fn open(&mut self, _: Option<&str>) -> Result<(Box<dyn Store>, Opened), StoreError> {
+        Err(StoreError::Unavailable("the disk is full".into()))
+    }
 }
 
 #[test]

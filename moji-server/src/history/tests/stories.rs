@@ -163,9 +163,9 @@ fn a_transaction_is_all_or_nothing() {
     assert_eq!(content(store.connection()), [""; 0]);
 }
 
-fn any_entry() -> impl Strategy<Value = Entry> {
+pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
     let name = prop_oneof![Just("a"), Just("f43/a"), Just("b")];
-    (0..10_u8, name, 1..5_u64, 100..140_i64).prop_map(|(what, name, serial, seconds)| match what {
+    (0..12_u8, name, 1..5_u64, 100..140_i64).prop_map(|(what, name, serial, seconds)| match what {
         0 => Entry::Queued(srpm(name, seconds)),
         1 => Entry::Leased(leased(name, serial, seconds)),
         2 => Entry::Readopted(leased(name, serial, seconds)),
@@ -174,6 +174,19 @@ fn any_entry() -> impl Strategy<Value = Entry> {
         5 => Entry::Settled(settled(name, serial, seconds, failed(FailureKind::Package))),
         6 => Entry::Unearthed(settled(name, serial, seconds, Outcome::Succeeded)),
         7 | 8 => parked(name, serial, seconds),
+        10 => {
+            let mut record = record(name, serial, seconds, failed(FailureKind::MissingDependency));
+            record.parked = true;
+            Entry::FoundParked { key: key(name), record: Box::new(record), size: 99 }
+        }
+        9 => Entry::Happened(Happening {
+            at: at(seconds),
+            kind: EventKind::BuilderLost,
+            text: format!("board-{serial} is lost"),
+            builder: Some(format!("board-{serial}").parse().unwrap()),
+            target: None,
+            generation: None,
+        }),
         _ => Entry::Withdrawn { key: key(name), at: at(seconds), reason: "gone".into() },
     })
 }
@@ -185,10 +198,15 @@ proptest! {
     fn told_twice_is_told_once(entries in proptest::collection::vec(any_entry(), 0..30)) {
         let (mut once, mut twice) = (memory(), memory());
         for entry in &entries {
-            once.apply(std::slice::from_ref(entry)).unwrap();
-            twice.apply(&[entry.clone(), entry.clone()]).unwrap();
+            once.apply_at(std::slice::from_ref(entry), at(500)).unwrap();
+            twice.apply_at(&[entry.clone(), entry.clone()], at(500)).unwrap();
         }
         prop_assert_eq!(content(once.connection()), content(twice.connection()));
+        prop_assert_eq!(told_events(once.connection()), told_events(twice.connection()));
+        // Each end of a build is told once, unless it was only thought to be withdrawn.
+        let ends = "SELECT b.id FROM builds b WHERE b.state IN ('succeeded', 'failed') AND 1 < (SELECT count(*) \
+                    FROM events e WHERE e.build = b.id AND e.kind IN ('succeeded', 'failed', 'held'))";
+        prop_assert_eq!(rows(once.connection(), ends), [""; 0]);
         let wrong = "SELECT state, count(*) FROM builds b WHERE (state = 'running') != \
                      EXISTS (SELECT 1 FROM attempts WHERE build = b.id AND ended_at IS NULL) GROUP BY 1";
         prop_assert_eq!(rows(once.connection(), wrong), [""; 0]);

@@ -1,13 +1,16 @@
 //! The writer, over stores that do not do what they should.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+use moji_proto::api::Event;
 
 use super::*;
 use crate::estimates::Sample;
 use crate::history::sqlite::Sqlite;
 use crate::history::store::{
-    Backend, Known, Opened, Parks, Products, SettledBuild, Stamps, Store, StoreError,
+    Backend, Known, Opened, Parks, Products, SettledBuild, Stamps, Store, StoreError, Waiting,
 };
 use crate::history::{History, OpenTries};
 
@@ -79,8 +82,35 @@ impl Store for MoodyStore {
         self.1.products()
     }
 
+    fn events_after(&self, id: u64, most: u32) -> Result<Vec<Event>, StoreError> {
+        self.1.events_after(id, most)
+    }
+
+    fn newest_event(&self) -> Result<u64, StoreError> {
+        self.1.newest_event()
+    }
+
+    fn delivered(&self, sink: &str) -> Result<Option<u64>, StoreError> {
+        self.1.delivered(sink)
+    }
+
+    fn set_delivered(&mut self, sink: &str, id: u64) -> Result<(), StoreError> {
+        if self.0.full.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable("no room".into()));
+        }
+        self.1.set_delivered(sink, id)
+    }
+
+    fn forget_sinks(&mut self, except: &BTreeSet<String>) -> Result<(), StoreError> {
+        self.1.forget_sinks(except)
+    }
+
     fn stamps(&self) -> Result<Stamps, StoreError> {
         self.1.stamps()
+    }
+
+    fn waiting(&self) -> Result<Waiting, StoreError> {
+        self.1.waiting()
     }
 
     fn remember(&mut self, stamps: &Stamps) -> Result<(), StoreError> {
@@ -227,4 +257,26 @@ fn a_question_is_answered_after_what_was_told_before() {
     let recorder = history.recorder();
     history.close();
     assert_eq!(recorder.ask(|store| store.products()), None);
+}
+
+/// A long queue that is new comes at once, while the writer is busy with something else.
+#[test]
+fn all_that_a_start_brings_is_written() {
+    let (farm, switches) = (Farm::new(), Arc::<Switches>::default());
+    let history = open(&farm, &switches);
+    let gate = switches.gate.lock().unwrap();
+    history.record(Entry::Queued(srpm("first", 10)));
+    let count = crate::history::WAITING_MAX + 17;
+    let arrivals = (0..count).map(|number| Entry::Queued(srpm(&format!("p{number}"), 20)));
+    history.recorder().record_all(arrivals.collect());
+    history.record(Entry::Leased(leased("p16", 5, 30)));
+    drop(gate);
+    assert!(history.flush());
+    let builds = builds(&farm);
+    assert_eq!(builds.len(), count + 1);
+    assert_eq!(
+        builds.iter().filter(|line| line.ends_with("running")).collect::<Vec<_>>(),
+        ["p16-1-1.src.rpm running"]
+    );
+    history.close();
 }

@@ -26,8 +26,8 @@ impl Plan {
         }
         if !change.removed.is_empty() {
             // Which files went nobody remembers.
-            let files = self.wanted_files.values().filter_map(|name| self.wanted_by.get(name));
-            touched.extend(files.flatten().copied());
+            let files = self.wanted_files.values().flat_map(|name| self.wanted_by.get(name));
+            touched.extend(files.copied());
         }
         let listed = self.listed(&change);
         let mut brought: BTreeMap<Box<str>, Vec<Capability>> = BTreeMap::new();
@@ -41,7 +41,7 @@ impl Plan {
             let files = package.files.iter().filter_map(|file| self.wanted_files.get(file)).cloned();
             let names: Vec<Box<str>> = files.collect();
             for name in names.iter().map(|name| &**name) {
-                touched.extend(self.wanted_by.get(name).into_iter().flatten().copied());
+                touched.extend(self.wanted_by.get(name));
             }
             self.provided.add(id, package);
             touched.extend(self.wanting(id));
@@ -78,7 +78,7 @@ impl Plan {
     fn wanting(&self, package: PackageId) -> Vec<NodeId> {
         let provides = self.provided.package(package).map(|package| package.provides.as_slice());
         let names = provides.unwrap_or_default().iter().map(|capability| &*capability.name);
-        names.filter_map(|name| self.wanted_by.get(name)).flatten().copied().collect()
+        names.flat_map(|name| self.wanted_by.get(name)).copied().collect()
     }
 
     /// Looks again whether the repository has what these need, and wakes those for which something has come.

@@ -79,7 +79,7 @@ impl Plan {
     }
 
     /// Tarjan's algorithm over "needs".
-    fn components(&self, among: &BTreeSet<NodeId>) -> Vec<BTreeSet<NodeId>> {
+    pub(super) fn components(&self, among: &BTreeSet<NodeId>) -> Vec<BTreeSet<NodeId>> {
         let mut search = Search::default();
         for id in among {
             if !search.index.contains_key(id) {

@@ -22,8 +22,10 @@
 //!
 //! Pure. It deliberately does not know leases, builders, priorities, and who is told what.
 
+mod begin;
 mod contents;
 mod cycles;
+mod names;
 mod path;
 mod support;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use crate::dependency::{Capability, FileHash, PackageId, PackagePath, Provided, 
 use crate::source::QueuedSrpm;
 
 pub use cycles::Cycle;
+use names::ByName;
 
 /// How long a build that is stuck waits for what does not move, while others are built.
 pub const STUCK: Duration = Duration::from_secs(15 * 60);
@@ -137,6 +140,8 @@ pub(super) struct Change {
     pub(super) key: BuildKey,
     /// Its place, if it may be given out; none while it waits.
     pub(super) path: Option<Duration>,
+    /// Its line of priority.txt, or that of a build that waits for it.
+    pub(super) urgency: u32,
 }
 
 /// Where a build in SOURCE stands, for people.
@@ -178,11 +183,13 @@ pub(super) struct Plan {
     last_package: u32,
     generation: u64,
     nodes: BTreeMap<NodeId, Node>,
+    /// Who waits for whom is not asked yet: see `begin`.
+    gathers: bool,
     ids: BTreeMap<BuildKey, NodeId>,
     last_node: u32,
-    wanted_by: BTreeMap<Box<str>, BTreeSet<NodeId>>,
+    wanted_by: ByName,
     wanted_files: BTreeMap<FileHash, Box<str>>,
-    offered_by: BTreeMap<Box<str>, BTreeSet<NodeId>>,
+    offered_by: ByName,
     /// By package name: what its last good build provided.
     products: BTreeMap<Box<str>, Arc<[Capability]>>,
     /// Those that wait for nothing: they are ready, are built, or come with the next generation.
@@ -195,6 +202,17 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// How many have been tried in vain for lack of something.
+    pub(super) fn parked(&self) -> usize {
+        self.nodes.values().filter(|node| matches!(node.standing, Standing::Parked { .. })).count()
+    }
+
+    /// Whether one has been.
+    pub(super) fn is_parked(&self, key: &BuildKey) -> bool {
+        let node = self.ids.get(key).and_then(|id| self.nodes.get(id));
+        node.is_some_and(|node| matches!(node.standing, Standing::Parked { .. }))
+    }
+
     /// What builds that begin now find: 0 when nothing is published.
     pub(super) fn generation(&self) -> u64 {
         self.generation
@@ -222,16 +240,21 @@ impl Plan {
                 self.enter(now, srpm, expected);
             }
             None => {
-                self.node_of(now, srpm, expected);
+                self.admit(now, srpm, expected);
             }
         }
     }
 
     /// The node of a build, which enters when it is new.
     fn node_of(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) -> NodeId {
-        if let Some(id) = self.ids.get(&srpm.key) {
-            return *id;
+        match self.ids.get(&srpm.key) {
+            Some(id) => *id,
+            None => self.admit(now, srpm, expected),
         }
+    }
+
+    /// A new build enters.
+    fn admit(&mut self, now: Moment, srpm: &QueuedSrpm, expected: Duration) -> NodeId {
         let id = self.add(srpm, expected);
         self.settle_in(now, id);
         id
@@ -239,7 +262,10 @@ impl Plan {
 
     /// Its place is to be told once more.
     pub(super) fn touch(&mut self, key: &BuildKey) {
-        self.changed.extend(self.ids.get(key).copied());
+        // At a start each is told when all are there.
+        if !self.gathers {
+            self.changed.extend(self.ids.get(key).copied());
+        }
     }
 
     /// A builder has it: given out from here, or kept by a builder from before.
@@ -287,8 +313,13 @@ impl Plan {
         let id = self.node_of(now, srpm, expected);
         // What an earlier attempt lacked this one may have found.
         self.forget_missing(id);
+        let mut needs =
+            self.nodes.get_mut(&id).map(|node| std::mem::take(&mut node.needs)).unwrap_or_default();
         for requirement in missing {
-            self.need(id, requirement.clone(), true);
+            self.need(id, &mut needs, requirement.clone(), true);
+        }
+        if let Some(node) = self.nodes.get_mut(&id) {
+            node.needs = needs;
         }
         // What it turned out to need is as urgent as it is, and on its path.
         self.enter_path(id);
@@ -383,6 +414,9 @@ impl Plan {
 
     /// What has changed since this was asked last, of builds that lie in SOURCE.
     pub(super) fn take_changes(&mut self) -> Vec<Change> {
+        if self.gathers {
+            return Vec::new();
+        }
         let changed = std::mem::take(&mut self.changed);
         let changes = changed.into_iter().filter_map(|id| self.nodes.get(&id)).filter_map(|node| {
             let path = match node.standing {
@@ -390,7 +424,7 @@ impl Plan {
                 Standing::Queued(_) | Standing::Parked { .. } => None,
                 Standing::Running | Standing::Coming { .. } => return None,
             };
-            Some(Change { key: node.key.clone(), path })
+            Some(Change { key: node.key.clone(), path, urgency: node.urgency })
         });
         changes.collect()
     }
@@ -454,14 +488,18 @@ impl Plan {
             None => relations.provides.as_slice().into(),
         };
         for capability in brings.iter() {
-            self.offered_by.entry((*capability.name).into()).or_default().insert(id);
+            self.offered_by.insert(&capability.name, id);
         }
         self.ids.insert(srpm.key.clone(), id);
+        let mut needs = Vec::with_capacity(relations.build_requires.len().min(NEEDS));
+        for requirement in relations.build_requires.iter().take(NEEDS) {
+            self.need(id, &mut needs, requirement.clone(), false);
+        }
         let node = Node {
             key: srpm.key.clone(),
             package: srpm.header.name.as_str().into(),
             identity: (srpm.size, Arc::clone(relations)),
-            needs: Vec::new(),
+            needs,
             brings,
             standing: Standing::Queued(Readiness::Ready),
             untakeable: false,
@@ -474,25 +512,22 @@ impl Plan {
         };
         self.nodes.insert(id, node);
         self.moving.insert(id);
-        for requirement in relations.build_requires.iter().take(NEEDS) {
-            self.need(id, requirement.clone(), false);
-        }
         self.enter_path(id);
         id
     }
 
-    fn need(&mut self, id: NodeId, requirement: Requirement, missing: bool) {
+    /// One of the needs of a build is one more.
+    fn need(&mut self, id: NodeId, needs: &mut Vec<Need>, requirement: Requirement, missing: bool) {
         for name in requirement.names() {
-            self.wanted_by.entry(name.into()).or_default().insert(id);
+            self.wanted_by.insert(name, id);
             if name.starts_with('/') {
                 self.wanted_files.insert(FileHash::of(name), name.into());
             }
         }
         let met = self.provided.satisfies(&requirement);
-        let Some(node) = self.nodes.get_mut(&id) else { return };
-        match node.needs.iter_mut().find(|need| need.requirement == requirement) {
+        match needs.iter_mut().find(|need| need.requirement == requirement) {
             Some(need) => (need.met, need.missing) = (met, need.missing || missing),
-            None => node.needs.push(Need { requirement, met, missing }),
+            None => needs.push(Need { requirement, met, missing }),
         }
     }
 
@@ -505,7 +540,7 @@ impl Plan {
         let keeps: BTreeSet<&str> = asked.iter().flat_map(|need| need.requirement.names()).collect();
         for name in said.iter().flat_map(|need| need.requirement.names()).filter(|name| !keeps.contains(name))
         {
-            if forget(&mut self.wanted_by, name, id) && name.starts_with('/') {
+            if self.wanted_by.remove(name, id) && name.starts_with('/') {
                 self.wanted_files.remove(&FileHash::of(name));
             }
         }
@@ -522,10 +557,10 @@ impl Plan {
         }
         self.stuck.remove(&id);
         for capability in node.brings.iter() {
-            forget(&mut self.offered_by, &capability.name, id);
+            self.offered_by.remove(&capability.name, id);
         }
         for name in node.needs.iter().flat_map(|need| need.requirement.names()) {
-            if forget(&mut self.wanted_by, name, id) && name.starts_with('/') {
+            if self.wanted_by.remove(name, id) && name.starts_with('/') {
                 self.wanted_files.remove(&FileHash::of(name));
             }
         }
@@ -569,11 +604,4 @@ impl Plan {
         node.standing = standing;
         self.changed.insert(id);
     }
-}
-
-/// Takes a build out of an index; gives whether it was the last one of that name.
-fn forget(index: &mut BTreeMap<Box<str>, BTreeSet<NodeId>>, name: &str, id: NodeId) -> bool {
-    let Some(ids) = index.get_mut(name) else { return false };
-    ids.remove(&id);
-    ids.is_empty() && index.remove(name).is_some()
 }

@@ -12,12 +12,17 @@ const ALL_CHANGES: usize = 2_000;
 impl Plan {
     /// A build is new: its own path, and that of what it needs.
     pub(super) fn enter_path(&mut self, id: NodeId) {
-        self.compute(id);
-        self.spread_path(id);
+        if !self.gathers {
+            self.compute(id);
+            self.spread_path(id);
+        }
     }
 
     /// A build goes: the paths that went over it are shorter.
     pub(super) fn leave_path(&mut self, id: NodeId) {
+        if self.gathers {
+            return;
+        }
         let providers = self.all_providers(id);
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let path = node.path;

@@ -29,7 +29,7 @@ impl Plan {
         id: NodeId,
         need: &'a Need,
     ) -> impl Iterator<Item = (NodeId, &'a Node)> {
-        let offering = need.requirement.names().filter_map(|name| self.offered_by.get(name)).flatten();
+        let offering = need.requirement.names().flat_map(|name| self.offered_by.get(name));
         let offering: BTreeSet<_> = offering.copied().filter(|provider| *provider != id).collect();
         let nodes = offering.into_iter().filter_map(|provider| Some((provider, self.nodes.get(&provider)?)));
         nodes.filter(|(_, node)| need.requirement.helped_by(&node.brings, &[]))
@@ -48,8 +48,7 @@ impl Plan {
         let Some(node) = self.nodes.get(&id) else { return Vec::new() };
         let mut dependents = BTreeSet::new();
         for capability in node.brings.iter() {
-            let wanting = self.wanted_by.get(&*capability.name).into_iter().flatten();
-            for other in wanting.filter(|other| **other != id) {
+            for other in self.wanted_by.get(&capability.name).iter().filter(|other| **other != id) {
                 let needs = self.nodes.get(other).map(|other| other.needs.as_slice()).unwrap_or_default();
                 let helps = |need: &Need| match &need.requirement {
                     // It may want several things of one package.
@@ -79,6 +78,9 @@ impl Plan {
 
     /// A build that has just entered as ready finds its place, and those that need it theirs.
     pub(super) fn settle_in(&mut self, now: Moment, id: NodeId) {
+        if self.gathers {
+            return;
+        }
         self.changed.insert(id);
         self.find_place(now, id);
         let Some(node) = self.nodes.get(&id) else { return };
@@ -108,7 +110,7 @@ impl Plan {
         self.is(id, &Standing::Queued(Readiness::Ready))
     }
 
-    fn wait(&mut self, id: NodeId, below: u32) {
+    pub(super) fn wait(&mut self, id: NodeId, below: u32) {
         if let Some(node) = self.nodes.get_mut(&id) {
             (node.live, node.level) = (true, below.saturating_add(1));
             if matches!(node.standing, Standing::Queued(_)) {
@@ -128,21 +130,28 @@ impl Plan {
                 return self.nodes.get(&id).is_some_and(|node| node.live);
             }
             Support::None | Support::Dead => {
-                if let Some(node) = self.nodes.get_mut(&id) {
-                    node.live = false;
-                }
-                if !is_parked {
-                    self.set_standing(id, Standing::Queued(Readiness::Stuck));
-                    self.stuck.entry(id).or_insert(now);
-                }
+                self.die(now, id);
                 return false;
             }
         }
         true
     }
 
+    /// It waits only for what does not move, or is parked and nothing brings what it misses.
+    pub(super) fn die(&mut self, now: Moment, id: NodeId) {
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        node.live = false;
+        if !matches!(node.standing, Standing::Parked { .. }) {
+            self.set_standing(id, Standing::Queued(Readiness::Stuck));
+            self.stuck.entry(id).or_insert(now);
+        }
+    }
+
     /// These have become live: so may be what needs them.
     pub(super) fn spread_life(&mut self, now: Moment, mut from: Vec<NodeId>) {
+        if self.gathers {
+            return;
+        }
         while let Some(id) = from.pop() {
             for other in self.dependents(id) {
                 let is_dead = self.nodes.get(&other).is_some_and(|other| {
@@ -160,6 +169,9 @@ impl Plan {
 
     /// What these builds in SOURCE wait for may have gone, or come.
     pub(super) fn reassess(&mut self, now: Moment, seeds: impl IntoIterator<Item = NodeId>) {
+        if self.gathers {
+            return;
+        }
         let mut dead = BTreeSet::new();
         let mut risen = Vec::new();
         let mut todo: Vec<_> = seeds.into_iter().collect();

@@ -251,6 +251,59 @@ fn a_rival_that_waits_is_next_when_what_was_published_first_is_rejected() {
 }
 
 #[test]
+fn what_the_server_has_lost_is_delivered_again_and_is_nobodys_fault() {
+    let (mut world, session) = ready(&["f43-arm"]);
+    world.drop_srpm(0, 10);
+    world.ask(session, 0);
+    let attempt = attempt_of(&world, 0);
+    for _ in 0..2 * STREAK {
+        world.deliver(attempt, Outcome::Succeeded);
+        world.lose_results(attempt);
+        world.check();
+        assert!(world.scheduler.may_settle(session, attempt) && world.working.contains_key(&key(0)));
+    }
+    assert_eq!((world.scheduler.griefs(&key(0)), world.suspended.len()), (0, 0));
+    // Its builder goes, and is back within the grace, and after it.
+    for wait in [GRACE / 2, 2 * GRACE] {
+        let session = world.memories[&attempt].session.unwrap();
+        world.deliver(attempt, Outcome::Succeeded);
+        world.lose(session);
+        world.lose_results(attempt);
+        world.check();
+        world.wait(wait);
+        assert_eq!(world.working.contains_key(&key(0)), wait < GRACE);
+        let session = world.connect("board", &["f43-arm"]);
+        world.hold(session, attempt);
+        assert!(world.scheduler.may_settle(session, attempt));
+    }
+    world.deliver(attempt, Outcome::Succeeded);
+    world.finish_commit(attempt, true);
+    assert!(world.finished.contains(&key(0)) && world.accepted.contains(&attempt));
+}
+
+#[test]
+fn a_rival_that_waits_is_next_when_what_was_to_be_published_first_is_lost() {
+    for (outcome, is_next) in [(Outcome::Succeeded, true), (failed(FailureKind::Package), false)] {
+        let mut world = boards(&["panda", "tegra"]);
+        world.drop_srpm(0, 10);
+        let first = attempt_of(&world, 0);
+        world.lose(world.memories[&first].session.unwrap());
+        world.wait(GRACE);
+        let second = attempt_of(&world, 0);
+        let back = world.connect("panda", &["f43-arm"]);
+        world.hold(back, first);
+        world.deliver(first, Outcome::Succeeded);
+        world.deliver(second, outcome);
+        world.lose_results(first);
+        world.check();
+        assert_eq!(world.committing.contains_key(&second), is_next);
+        world.deliver(first, Outcome::Succeeded);
+        world.finish_commit(if is_next { second } else { first }, true);
+        assert!(world.finished.contains(&key(0)));
+    }
+}
+
+#[test]
 fn a_success_that_waits_is_published_though_a_third_one_runs() {
     let mut world = boards(&["panda", "tegra", "odroid"]);
     world.drop_srpm(0, 10);

@@ -156,6 +156,13 @@ impl World {
                 Effect::Woken { srpm, .. } => assert!(self.source.contains_key(&srpm.key)),
                 Effect::Retry { key, .. } => panic!("{key} did not fail"),
                 Effect::Resume(lease) => self.resumed(&lease),
+                Effect::DeliverAgain { lease, .. } => {
+                    let session = lease.session.unwrap();
+                    let memory = self.memories.get_mut(&lease.attempt).expect("nobody has it any more");
+                    assert!(self.sessions[&session].id == memory.builder && memory.has_delivered);
+                    assert!(!self.published.contains(&lease.attempt));
+                    (memory.session, memory.has_delivered) = (Some(session), false);
+                }
                 Effect::Requeue(key) => {
                     if let Some(content) = self.working.remove(&key) {
                         // What a person has put there meanwhile stays.
@@ -170,7 +177,7 @@ impl World {
                     );
                     self.committing.insert(lease.attempt, lease);
                 }
-                Effect::Hold { lease, reason } => {
+                Effect::Hold { lease, reason, .. } => {
                     assert!(
                         !forgotten.contains(&lease.srpm.key),
                         "logs of {} are gone before it is held",
@@ -382,6 +389,12 @@ impl World {
         self.committing.remove(&attempt);
         assert!(self.rejected.insert(attempt), "{attempt} is rejected twice");
         self.tell(Event::Rejected { attempt, reason: "it is no RPM".into() });
+    }
+
+    /// What was to be published is lost.
+    pub(super) fn lose_results(&mut self, attempt: AttemptId) {
+        self.committing.remove(&attempt);
+        self.tell(Event::ResultsLost { attempt, reason: "it is not on the disk".into() });
     }
 
     /// The server ends without a word, and a new one reads the folders.

@@ -17,14 +17,14 @@ use crate::source::testing::{Fake, SizeTag, srpm};
 use crate::source::{Demand, Priority, QueuedSrpm, Requires, SourceConfig, SourceEvent, SrpmHeader, watch};
 
 /// A SOURCE that is watched, with a folder on the same file system beside it.
-struct Watched {
+pub(super) struct Watched {
     dir: tempfile::TempDir,
     events: mpsc::Receiver<SourceEvent>,
     stop: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
 }
 
-fn key(path: &str) -> BuildKey {
+pub(super) fn key(path: &str) -> BuildKey {
     let (target, name) = match path.split_once('/') {
         Some((target, name)) => (Some(TargetName::new(target).unwrap()), name),
         None => (None, path),
@@ -38,7 +38,10 @@ impl Watched {
         Self::with(|_| {}, prepare).await
     }
 
-    async fn with(configure: impl FnOnce(&mut SourceConfig), prepare: impl FnOnce(&Watched)) -> Self {
+    pub(super) async fn with(
+        configure: impl FnOnce(&mut SourceConfig),
+        prepare: impl FnOnce(&Watched),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("SOURCE")).unwrap();
         let mut config = SourceConfig::new(dir.path().join("SOURCE"));
@@ -59,20 +62,20 @@ impl Watched {
         watched
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join("SOURCE").join(name)
     }
 
-    fn aside(&self, name: &str) -> PathBuf {
+    pub(super) fn aside(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) {
+    pub(super) fn put(&self, name: &str, bytes: &[u8]) {
         fs::write(self.path(name), bytes).unwrap();
     }
 
     /// Writes it elsewhere, then renames it to its name.
-    fn move_in(&self, name: &str, bytes: &[u8]) {
+    pub(super) fn move_in(&self, name: &str, bytes: &[u8]) {
         fs::write(self.aside("moving"), bytes).unwrap();
         fs::rename(self.aside("moving"), self.path(name)).unwrap();
     }
@@ -84,12 +87,12 @@ impl Watched {
             .expect("an event")
     }
 
-    async fn ready(&mut self) {
+    pub(super) async fn ready(&mut self) {
         let event = self.next().await;
         assert!(matches!(event, SourceEvent::Ready), "{event:?}");
     }
 
-    async fn found(&mut self, path: &str) -> QueuedSrpm {
+    pub(super) async fn found(&mut self, path: &str) -> QueuedSrpm {
         match self.next().await {
             SourceEvent::Found(srpm) if srpm.key == key(path) => srpm,
             other => panic!("{path} was not found, but {other:?}"),
@@ -149,7 +152,7 @@ impl Watched {
         self.gone("zz-last-1-1.src.rpm").await;
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.cancel();
         timeout(Duration::from_secs(20), self.task).await.unwrap().unwrap().unwrap();
     }
