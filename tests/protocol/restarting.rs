@@ -1,9 +1,11 @@
 //! The server ends and another one begins: nothing is lost, nothing is handed out twice.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use moji_proto::{AttemptId, HeldAttempt, LogFile, Sha256, ToBuilder, ToServer};
+use moji_server::fsck;
 use moji_tests::support::simulated::{ScriptedBuilder, Site, TestServer, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -129,6 +131,36 @@ async fn an_srpm_that_was_replaced_while_no_server_ran_is_another() -> Result {
     let mut builder = server.builder("first", &["f43"], 1).await?;
     let told = answer(&mut builder, given.held.clone()).await?;
     assert_eq!(told, ToBuilder::Stale { attempt: given.attempt });
+    Ok(())
+}
+
+/// Its builder has gone on with it all the time. To the history it is a new build, and the attempt is one at that.
+#[tokio::test(start_paused = true)]
+async fn an_srpm_that_was_put_aside_and_came_back_is_the_one_that_was_leased() -> Result {
+    let (server, builder, given) = leased(&["returned"], patient).await?;
+    drop(builder);
+    let site = server.stop().await?;
+    let name = "returned-1-1.src.rpm";
+    let aside = site.folders.source.with_file_name("aside");
+    fs::rename(site.folders.working.join(name), &aside)?;
+    // This one sees that it is gone.
+    let site = TestServer::start(site, patient).stop().await?;
+    fs::rename(&aside, site.folders.source.join(name))?;
+    let server = TestServer::start(site, patient);
+    let mut builder = server.builder("first", &["f43"], 1).await?;
+    resume(&mut builder, &given).await?;
+    deliver(&mut builder, &given, b"built").await?;
+    assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt: given.attempt });
+    let site = server.stop().await?;
+    let options = fsck::Options {
+        depth: fsck::Depth::Sizes,
+        server: fsck::Server::Stopped,
+        createrepo: Path::new("createrepo_c"),
+    };
+    let mut found = fsck::check(&site.folders, options)?;
+    // Here nobody makes metadata.
+    found.retain(|difference| difference.area() != fsck::Area::Metadata);
+    assert_eq!(found, []);
     Ok(())
 }
 

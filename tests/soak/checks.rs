@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use moji_server::record::BuildRecord;
-use moji_tests::support::processes::{names_in, outcome_of};
+use moji_tests::support::processes::names_in;
 use moji_tests::support::published::check_results;
 use moji_tests::support::repository::wait_for_packages;
 
@@ -174,19 +174,12 @@ fn leftovers(soak: &Soak) -> Vec<String> {
     left
 }
 
-/// What `moji-server fsck` finds, once there is such a command.
+/// What `moji-server fsck` finds.
 fn fsck(soak: &Soak) -> Option<String> {
-    let mut help = soak.farm.server_command(&[]);
-    help.arg("--help");
-    let said = help.output().unwrap();
-    if !String::from_utf8_lossy(&said.stdout).contains("fsck") {
-        return None;
-    }
-    let folders = [soak.farm.source(""), soak.farm.working(""), soak.farm.finished(""), soak.farm.repo("")];
-    let mut command = std::process::Command::new(help.get_program());
-    command.arg("fsck").args(folders);
-    let (code, said) = outcome_of(command);
-    (code != 0).then(|| format!("fsck ended with {code}: {said}"))
+    let said = soak.farm.fsck_command(&[]).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    (!said.status.success())
+        .then(|| format!("fsck, {}: {}\n{}", said.status, text(&said.stdout), text(&said.stderr)))
 }
 
 /// SRPMs with two results, though no person had them built again.

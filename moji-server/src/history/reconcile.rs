@@ -221,10 +221,11 @@ fn deciding<'a>(survey: &'a Survey, known: &Known, open: &OpenBuild, key: &Build
     let may_be_its = |found: &&Found| match &found.record.attempt {
         _ if found.key != *key => false,
         None => true,
-        Some(attempt) => known
-            .attempts
-            .get(&attempt.id)
-            .is_none_or(|known| open.running.contains(&attempt.id) || known.build.is_open()),
+        Some(attempt) => known.attempts.get(&attempt.id).is_none_or(|known| match known.build {
+            // Its SRPM was taken out and has come back, and its builder went on with it.
+            BuildState::Withdrawn => attempt.delivered_at >= open.queued_at,
+            state => open.running.contains(&attempt.id) || state.is_open(),
+        }),
     };
     let mut beside = survey.records.iter().filter(|found| matches!(found.place, Place::Held | Place::Failed));
     let results = survey.records.iter().filter(|found| !matches!(found.place, Place::Held | Place::Failed));

@@ -115,12 +115,14 @@ impl Store for SqliteStore {
 
     fn known(&self) -> Done<Known> {
         let mut known = Known::default();
-        let mut open =
-            self.connection.prepare("SELECT target, srpm, nvr FROM builds WHERE settled_at IS NULL")?;
+        let mut open = self
+            .connection
+            .prepare("SELECT target, srpm, nvr, queued_at FROM builds WHERE settled_at IS NULL")?;
         let mut rows = open.query([])?;
         while let Some(row) = rows.next()? {
             let row = Columns(row);
-            let build = OpenBuild { nvr: row.maybe_parsed(2)?, running: BTreeSet::new() };
+            let (nvr, queued_at) = (row.maybe_parsed(2)?, row.time(3)?);
+            let build = OpenBuild { nvr, queued_at, running: BTreeSet::new() };
             known.open.insert(key(&row)?, build);
         }
         let mut attempts = self.connection.prepare(

@@ -182,6 +182,8 @@ pub struct Known {
 pub struct OpenBuild {
     /// The SRPM's NVR.
     pub nvr: Option<Nvr>,
+    /// Since when it is.
+    pub queued_at: Timestamp,
     /// The attempts at it that have not ended.
     pub running: BTreeSet<AttemptId>,
 }

@@ -182,9 +182,10 @@ impl Write<'_> {
         Ok(Some(build))
     }
 
-    /// No event: it goes on with what had started.
+    /// No event: it goes on with what had started. At a build that has come back it starts.
     fn readopted(&self, leased: &Leased) -> Done {
         self.lease(leased)?;
+        let has_come_back = self.come_back(leased.attempt, &leased.srpm.key)?;
         let Some(build) = self.of_attempt(leased.attempt)? else { return Ok(()) };
         let sql = "UPDATE attempts SET readopted = readopted + 1, ended_at = NULL, ending = NULL \
                    WHERE id = ?1 AND outcome IS NULL \
@@ -192,7 +193,18 @@ impl Write<'_> {
         if self.run(sql, params![leased.attempt.to_string(), build])? > 0 {
             self.unpark(build)?;
         }
-        self.follow(build)
+        self.follow(build)?;
+        if has_come_back { self.tell_started(build, leased) } else { Ok(()) }
+    }
+
+    /// Whether an SRPM that was taken out has come back since, and the attempt at it goes on: it is one at the new
+    /// build from now on. The withdrawn one stays what it is.
+    fn come_back(&self, attempt: AttemptId, key: &BuildKey) -> Done<bool> {
+        let Some(open) = self.open(key)? else { return Ok(false) };
+        let sql = "UPDATE attempts SET build = ?2 WHERE id = ?1 AND build IN \
+                   (SELECT id FROM builds WHERE srpm = ?3 AND target IS ?4 AND state = 'withdrawn')";
+        let values = params![attempt.to_string(), open, key.srpm.as_str(), target(key)];
+        Ok(self.run(sql, values)? > 0)
     }
 
     fn parked(&self, parked: &Parked) -> Done {
@@ -275,18 +287,23 @@ impl Write<'_> {
         Ok(())
     }
 
-    /// Fills in what is not known yet. `interrupted` is a guess, which whoever knows better corrects.
+    /// Fills in what is not known yet. `interrupted` is a guess, which whoever knows better corrects; and one that was
+    /// cancelled may have been delivered all the same, when its builder had not heard of it.
     fn end(&self, end: &AttemptEnd) -> Done {
+        const UNSURE: &str =
+            "ending IS NULL OR ending = 'interrupted' OR (ending = 'cancelled' AND ?3 = 'delivered')";
         let told = end.outcome.as_ref().map(Told::of);
         let told = told.as_ref();
-        let sql = "UPDATE attempts SET \
-                   ended_at = CASE WHEN ending IS NULL OR ending = 'interrupted' THEN ?2 ELSE ended_at END, \
-                   ending = CASE WHEN ending IS NULL OR ending = 'interrupted' THEN ?3 ELSE ending END, \
+        let sql = format!(
+            "UPDATE attempts SET \
+                   ended_at = CASE WHEN {UNSURE} THEN ?2 ELSE ended_at END, \
+                   ending = CASE WHEN {UNSURE} THEN ?3 ELSE ending END, \
                    outcome = ifnull(outcome, ?4), failure = ifnull(failure, ?5), \
                    reason = ifnull(reason, ?6), exit_code = ifnull(exit_code, ?7), \
                    missing = ifnull(missing, ?8), srpm_sha256 = ifnull(srpm_sha256, ?9), \
-                   logs = CASE WHEN logs = '{}' THEN ?10 ELSE logs END, bytes = max(bytes, ?11) \
-                   WHERE id = ?1";
+                   logs = CASE WHEN logs = '{{}}' THEN ?10 ELSE logs END, bytes = max(bytes, ?11) \
+                   WHERE id = ?1"
+        );
         let values = params![
             end.attempt.to_string(),
             micros(end.at),
@@ -300,14 +317,17 @@ impl Write<'_> {
             json(&end.logs),
             bytes(end.bytes)
         ];
-        self.run(sql, values).map(|_| ())
+        self.run(&sql, values).map(|_| ())
     }
 
     /// The build that is settled now and was not.
     fn settled(&self, settled: &Settled) -> Done<Option<i64>> {
         let Settled { key, at, verdict, record, size } = settled;
         let known = match &record.attempt {
-            Some(attempt) => self.of_attempt(attempt.id)?,
+            Some(attempt) => {
+                self.come_back(attempt.id, key)?;
+                self.of_attempt(attempt.id)?
+            }
             None => None,
         };
         let build = match known {

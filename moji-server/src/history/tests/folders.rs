@@ -169,6 +169,22 @@ fn an_old_result_does_not_settle_a_build_that_waits() {
     assert!(states(&farm)[1].contains("withdrawn"), "{:?}", states(&farm));
 }
 
+#[test]
+fn a_build_that_came_back_is_settled_by_the_attempt_that_went_on() {
+    for (delivered, second) in
+        [(3000, "succeeded "), (1500, "withdrawn its SRPM is in FINISHED, but no result is there")]
+    {
+        let farm = Farm::new();
+        let gone = Entry::Withdrawn { key: key("a"), at: at(1000), reason: "gone".into() };
+        tell(&farm, &[Entry::Leased(leased("a", 1, 100)), gone, Entry::Queued(srpm("a", 2000))]);
+        farm.finish("a", 1, delivered, Outcome::Succeeded);
+        assert_eq!(reconciled(&farm).closed, 1);
+        let first = if delivered > 2000 { "withdrawn gone" } else { "succeeded " };
+        assert_eq!(states(&farm), [format!("a-1-1.src.rpm {first}"), format!("a-1-1.src.rpm {second}")]);
+        assert_eq!(reconciled(&farm), Reconciled::default());
+    }
+}
+
 /// Parked builds are open builds: their SRPMs say what became of them, and what they miss survives.
 #[test]
 fn parked_builds_follow_their_srpms() {

@@ -104,6 +104,37 @@ fn readopted_is_running_again_unless_it_is_over() {
     assert_eq!(all(&store, sql)[0], "succeeded delivered 1 100000000");
 }
 
+/// While nobody looked, a person has put an SRPM aside and then back, and its builder has gone on all the time.
+#[test]
+fn an_attempt_at_what_was_taken_out_and_has_come_back_is_one_at_the_new_build() {
+    let gone = Entry::Withdrawn { key: key("a"), at: at(110), reason: "gone".into() };
+    let of_another = Entry::Queued(srpm("f43/a", 115));
+    let before = [Entry::Leased(leased("a", 1, 100)), gone, of_another, Entry::Queued(srpm("a", 120))];
+    let builds = "SELECT b.state, a.id, a.ending FROM builds b LEFT JOIN attempts a ON a.build = b.id \
+                  WHERE b.target IS NULL ORDER BY b.id";
+    let events =
+        "SELECT e.kind FROM events e JOIN builds b ON b.id = e.build WHERE b.target IS NULL ORDER BY e.id";
+    let attempt = id(1);
+    let mut store = told(&before);
+    assert_eq!(all(&store, builds), [format!("withdrawn {attempt} cancelled"), "queued - -".to_owned()]);
+    store.apply(&[Entry::Readopted(leased("a", 1, 130))]).unwrap();
+    assert_eq!(all(&store, builds), ["withdrawn - -".to_owned(), format!("running {attempt} -")]);
+    let settled = Entry::Settled(settled("a", 1, 140, Outcome::Succeeded));
+    let end = ["withdrawn - -".to_owned(), format!("succeeded {attempt} delivered")];
+    store.apply(std::slice::from_ref(&settled)).unwrap();
+    assert_eq!(all(&store, builds), end);
+    let told_of = ["started", "withdrawn", "queued", "started", "succeeded"];
+    assert_eq!(all(&store, events), told_of);
+    // The history has not heard that the builder went on.
+    let mut store = told(&before);
+    store.apply(&[settled]).unwrap();
+    assert_eq!(all(&store, builds), end);
+    // One that has not come back is what its result says.
+    let mut store = told(&before[..2]);
+    store.apply(&[Entry::Settled(super::settled("a", 1, 140, Outcome::Succeeded))]).unwrap();
+    assert_eq!(all(&store, builds), [format!("succeeded {attempt} delivered")]);
+}
+
 #[test]
 fn what_was_guessed_is_corrected_and_what_is_known_stays() {
     let end = |ending| Entry::AttemptEnded(AttemptEnd::new(id(1), at(110), ending));
