@@ -4,10 +4,10 @@
 //! system, no clock and no Mock; the client's task owns it and carries out what it decides.
 //!
 //! ```text
-//!   idle ──Ask──▶ asked ──Assigned──▶ receiving ──Received──▶ working ──JobEnded──▶ idle (or resting,
-//!     ▲             │                    │ Dropped, Stop,        │ Dropped,           after trouble here)
-//!     └─Disconnected┘                    ▼ Disconnected          ▼ Stop
-//!                                        └─────────▶ ending ◀────┘ ──JobEnded──▶ idle
+//!   idle ──Ask──▶ asked ──Assigned──▶ receiving ──Received──▶ working ──Built──▶ packing ──JobEnded──▶ idle (or
+//!     ▲             │                    │ Dropped, Stop,        │ Dropped,        │ Dropped    resting, after
+//!     └─Disconnected┘                    ▼ Disconnected          ▼ Stop            ▼               trouble here)
+//!                                        └───────────────▶ ending ◀───────────────┘ ──JobEnded──▶ idle
 //! ```
 //!
 //! What a slot works on outlives the connection, and so do the results, which become a parcel in the
@@ -44,6 +44,8 @@ enum Slot {
     /// Its SRPM is coming: all is lost with the connection.
     Receiving(AttemptId),
     Working(AttemptId, Standing),
+    /// Mock has ended: what came of it is made durable. Nobody else need build that, whoever stops this builder.
+    Packing(AttemptId, Standing),
     /// Its job is being stopped. `keep`: results that are ready all the same are worth offering.
     Ending {
         attempt: AttemptId,
@@ -130,6 +132,13 @@ impl Agent {
                     *state = Slot::Working(attempt, Standing::Ours);
                 }
             }
+            Event::Built(slot) => {
+                if let Some(state) = self.slots.get_mut(usize::from(slot))
+                    && let Slot::Working(attempt, standing) = *state
+                {
+                    *state = Slot::Packing(attempt, standing);
+                }
+            }
             Event::JobEnded { slot, end } => self.job_ended(now, slot, end, &mut effects),
             Event::Resumed(attempt) => self.resumed(attempt, &mut effects),
             Event::Wanted(attempt) => self.wanted(attempt, &mut effects),
@@ -189,7 +198,7 @@ impl Agent {
     fn connected(&mut self, effects: &mut Vec<Effect>) {
         self.connected = true;
         for slot in &mut self.slots {
-            if let Slot::Working(attempt, standing) = slot {
+            if let Slot::Working(attempt, standing) | Slot::Packing(attempt, standing) = slot {
                 *standing = Standing::Held;
                 effects.push(Effect::Hold(*attempt));
             }
@@ -212,6 +221,7 @@ impl Agent {
                     effects.push(Effect::Abort(number));
                 }
                 Slot::Working(attempt, _) => *slot = Slot::Working(attempt, Standing::Apart),
+                Slot::Packing(attempt, _) => *slot = Slot::Packing(attempt, Standing::Apart),
                 Slot::Idle | Slot::Ending { .. } | Slot::Resting { .. } => {}
             }
         }
@@ -236,7 +246,7 @@ impl Agent {
         let ended = std::mem::replace(state, Slot::Idle);
         let (attempt, standing) = match ended {
             Slot::Receiving(attempt) => (attempt, Standing::Ours),
-            Slot::Working(attempt, standing) => (attempt, standing),
+            Slot::Working(attempt, standing) | Slot::Packing(attempt, standing) => (attempt, standing),
             Slot::Ending { attempt, keep } => {
                 match end {
                     JobEnd::Packed { bytes } if keep => {
@@ -267,6 +277,7 @@ impl Agent {
                 }
                 return;
             }
+            JobEnd::Nothing if self.stopped => GivenBack::Stopped,
             JobEnd::Nothing => GivenBack::Forgotten,
             JobEnd::Trouble => {
                 *state = Slot::Resting { until: now + REST };
@@ -289,7 +300,7 @@ impl Agent {
         const TWICE: &str = "it gives an attempt back that it was not offered";
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             match slot {
-                Slot::Working(working, standing) if *working == attempt => {
+                Slot::Working(held, standing) | Slot::Packing(held, standing) if *held == attempt => {
                     return effects.push(match standing {
                         Standing::Held => {
                             *standing = Standing::Ours;
@@ -314,8 +325,10 @@ impl Agent {
     }
 
     fn wanted(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        let is_worked_on =
-            self.slots.iter().any(|slot| matches!(slot, Slot::Working(working, _) if *working == attempt));
+        let is_worked_on = self
+            .slots
+            .iter()
+            .any(|slot| matches!(slot, Slot::Working(held, _) | Slot::Packing(held, _) if *held == attempt));
         match self.parcels.get_mut(attempt) {
             Some(parcel) if parcel.state == State::Announced => parcel.state = State::Wanted,
             None if !is_worked_on => {}
@@ -331,7 +344,9 @@ impl Agent {
         }
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             match slot {
-                Slot::Receiving(busy) | Slot::Working(busy, _) if *busy == attempt => {
+                Slot::Receiving(busy) | Slot::Working(busy, _) | Slot::Packing(busy, _)
+                    if *busy == attempt =>
+                {
                     *slot = Slot::Ending { attempt, keep: false };
                     effects.push(Effect::Abort(number));
                 }
@@ -368,15 +383,21 @@ impl Agent {
     }
 
     /// Stops all jobs, and gives back what is this connection's. What is not, the server takes back
-    /// by itself.
+    /// by itself. What is built already is packed first, if there is room for it.
     fn stop(&mut self, effects: &mut Vec<Effect>) {
         self.drain(effects);
-        self.stopped = true;
+        if std::mem::replace(&mut self.stopped, true) {
+            return;
+        }
         let mut given_back = Vec::new();
         for (slot, number) in self.slots.iter_mut().zip(0..) {
             let (attempt, is_ours) = match *slot {
                 Slot::Receiving(attempt) => (attempt, true),
                 Slot::Working(attempt, standing) => (attempt, standing == Standing::Ours),
+                Slot::Packing(..) => {
+                    effects.push(Effect::Abort(number));
+                    continue;
+                }
                 _ => continue,
             };
             *slot = Slot::Ending { attempt, keep: true };

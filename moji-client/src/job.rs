@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use moji_proto::io::{IncomingStream, Piece};
 use moji_proto::limits::DATA_BYTES;
-use moji_proto::{Assignment, Hasher, LogFile, Outcome, Phase, Sha256, SrpmName, ToServer};
+use moji_proto::{Assignment, FailureKind, Hasher, LogFile, Outcome, Phase, Sha256, SrpmName, ToServer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -125,16 +125,12 @@ impl Job {
         };
         let outcome = self.build(task).await?;
         crash::at(Point::Built);
-        if self.cancel.is_cancelled() {
-            return Err(Stop::Cancelled);
-        }
         match &outcome {
             Outcome::Succeeded => tracing::info!("{} is built", self.assignment.srpm),
             Outcome::Failed { kind, reason, .. } => {
                 tracing::warn!("{} failed ({kind}): {reason}", self.assignment.srpm);
             }
         }
-        self.tell(Progress::Phase(Phase::Delivering)).await;
         let Assignment { attempt, srpm, target, .. } = self.assignment.clone();
         let finished_at = Timestamp::now();
         let finished = Finished { attempt, srpm, srpm_sha256, target, outcome, finished_at };
@@ -240,10 +236,15 @@ impl Job {
             outcome = building => outcome,
             never = self.watch_phase(state_log) => never,
         };
+        let was_stopped = matches!(&outcome, Ok(Outcome::Failed { kind: FailureKind::Interrupted, .. }));
+        if outcome.is_ok() && !was_stopped {
+            // At once: from now on a signal does not give it back.
+            self.tell(Progress::Phase(Phase::Delivering)).await;
+        }
         ended.cancel();
         // On a slow line the live view may be far behind: the logs come once more with the results.
         let _ = timeout(LAST_LINES, async { while tails.join_next().await.is_some() {} }).await;
-        Ok(outcome?)
+        if was_stopped { Err(Stop::Cancelled) } else { Ok(outcome?) }
     }
 
     /// Tells each new phase; never ends.

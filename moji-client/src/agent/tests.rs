@@ -186,6 +186,31 @@ fn the_first_signal_lets_the_build_finish_and_the_second_does_not() {
 }
 
 #[test]
+fn what_is_built_is_not_given_back_but_kept() {
+    let packing = || {
+        let mut agent = working(1, 0, 5);
+        assert_eq!(agent.handle(NOW, Event::Built(0)), []);
+        agent.handle(NOW, Event::Drain);
+        assert_eq!(agent.handle(NOW, Event::Stop), [Effect::Abort(0)], "for it may wait for room");
+        assert_eq!(agent.handle(NOW, Event::Stop), []);
+        agent
+    };
+    let mut agent = packing();
+    assert_eq!(agent.handle(NOW, packed(0, 10)), [Effect::Deliver(attempt(5)), Effect::Leave(Why::Told)]);
+    // There was no room.
+    let mut agent = packing();
+    let release = Effect::Release { attempt: attempt(5), why: GivenBack::Stopped };
+    assert_eq!(agent.handle(NOW, ended(0)), [release, Effect::Leave(Why::Told)]);
+    // Another connection, and another server that has it from there.
+    let mut agent = packing();
+    agent.handle(NOW, Event::Disconnected);
+    assert_eq!(agent.handle(NOW, Event::Connected), [Effect::Hold(attempt(5)), Effect::SayDrain]);
+    assert_eq!(agent.handle(NOW, Event::Dropped(attempt(5))), [Effect::Abort(0)]);
+    let discard = Effect::Discard { attempt: attempt(5), why: Discarded::Dropped };
+    assert_eq!(agent.handle(NOW, packed(0, 10)), [discard, Effect::Leave(Why::Told)]);
+}
+
+#[test]
 fn a_draining_builder_delivers_and_does_not_wait_for_ever() {
     let drained = || {
         let mut agent = working(1, 0, 5);
@@ -257,7 +282,7 @@ proptest! {
     /// builder that is told to leave, leaves, whether or not there is a server.
     #[test]
     fn nothing_is_lost_and_nothing_said_too_early(
-        choices in proptest::collection::vec((0u8..24, 0usize..6), 0..160),
+        choices in proptest::collection::vec((0u8..26, 0usize..6), 0..160),
         ending in 0u8..3,
         needs_room in any::<bool>(),
     ) {

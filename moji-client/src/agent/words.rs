@@ -47,6 +47,8 @@ pub enum Event {
     },
     /// A slot's SRPM is here, whole: from now on the attempt needs no connection.
     Received(u16),
+    /// Mock has ended in a slot, by itself: there is something to pack.
+    Built(u16),
     /// A slot's job has ended.
     JobEnded {
         /// The slot.
@@ -116,7 +118,7 @@ pub enum Effect {
     },
     /// The live logs of a slot's job may go on over this connection.
     GoOn(u16),
-    /// Stop a slot's job; it ends with [`Event::JobEnded`].
+    /// Stop a slot's job; it ends with [`Event::JobEnded`]. Once it has built, it packs what there is, if it can.
     Abort(u16),
     /// Announce the results of an attempt and list them.
     Deliver(AttemptId),

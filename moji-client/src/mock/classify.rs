@@ -28,8 +28,8 @@
 //!
 //! - **143 after success.** `INFO: Done(…)` in mock.log comes after the results were copied, and in
 //!   state.log only `clean chroot` follows: nothing that could still fail belongs to the build. So
-//!   it is a finished build, and finished builds are not lost, whoever stopped Mock. A *cancelled*
-//!   attempt stays interrupted: nobody wants its results any more.
+//!   it is a finished build, and finished builds are not lost, whoever stopped Mock. Whether anybody wants them is for
+//!   others to know.
 //! - **30 with `Finish: run`.** A run with a broken repository left `Done`, RPMs and exit code 30.
 //!   An exit code that denies success is believed: the RPMs may have been built against stale
 //!   metadata, building once more elsewhere is cheap, and publishing is for ever.
@@ -95,6 +95,7 @@ fn package(reason: impl Into<String>) -> Verdict {
 fn verdict(evidence: &Evidence) -> Verdict {
     let state = State::read(&evidence.state_log);
     match &evidence.ended {
+        Ended::Cancelled if done(evidence, &state) => Verdict::Succeeded,
         Ended::Cancelled => failed(FailureKind::Interrupted, "cancelled"),
         Ended::NotStarted(why) => builder(format!("Mock could not be started: {why}")),
         Ended::TimedOut => overtime(evidence, &state, "ran longer than the build's time limit"),

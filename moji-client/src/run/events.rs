@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use moji_proto::AttemptId;
 use moji_proto::outcome::one_line;
+use moji_proto::{AttemptId, Phase};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
@@ -31,7 +31,13 @@ impl<C: Connector> Client<C> {
                 self.handle(Event::Drain)
             }
             Signal::Stop => {
-                tracing::info!("stopping what is being built ({running}) and giving it back");
+                let built = self.running.values().filter(|job| job.phase == Phase::Delivering).count();
+                let stored =
+                    if built > 0 { format!("; what is built ({built}) is stored") } else { String::new() };
+                tracing::info!(
+                    "stopping what is being built ({}) and giving it back{stored}",
+                    running - built
+                );
                 self.handle(Event::Stop)
             }
         }
@@ -44,7 +50,7 @@ impl<C: Connector> Client<C> {
                 running.phase = phase;
                 tracing::debug!("slot {slot}: {}: {phase}", running.assignment.srpm);
                 self.publish_attempts();
-                None
+                if phase == Phase::Delivering { self.handle(Event::Built(slot)) } else { None }
             }
             Progress::Received(sha256) => {
                 running.sha256 = Some(sha256);

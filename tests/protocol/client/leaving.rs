@@ -140,3 +140,19 @@ async fn the_second_signal_keeps_the_outbox() -> Result {
     assert_eq!(names_in(&driven.at.path().join("work/slot-1")), Vec::<String>::new());
     Ok(())
 }
+
+/// The server was told that it is given back. If it comes to nothing elsewhere, it is here.
+#[tokio::test(start_paused = true)]
+async fn what_ends_when_the_second_signal_comes_is_kept() -> Result {
+    let mut driven = Driven::new(1)?;
+    let mut server = driven.server_asked(0..1).await?;
+    let (attempt, begun) = driven.building(&mut server, 94, 0, "both").await?;
+    driven.signals.send(Signal::Drain).await?;
+    driven.signals.send(Signal::Stop).await?;
+    begun.end(Outcome::Succeeded, &[("both-1-1.noarch.rpm", b"built")])?;
+    let said = server.to_the_end().await;
+    assert!(matches!(said.last(), Some(ToServer::Goodbye { .. })), "{said:?}");
+    assert_eq!(driven.client.await??, Why::Told);
+    assert_eq!(names_in(&driven.at.path().join("work/outbox")), [attempt.to_string()]);
+    Ok(())
+}

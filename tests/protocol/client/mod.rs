@@ -73,7 +73,8 @@ impl Builder for ScriptedBuilds {
             told.ok().context("the test is over")?;
             let interrupted = || Outcome::failed(FailureKind::Interrupted, "cancelled", None, Vec::new());
             tokio::select! {
-                () = cancel.cancelled() => Ok(interrupted()),
+                // What has ended by itself cannot be stopped.
+                biased;
                 ending = ended => match ending {
                     Ok(Ending::With(outcome)) => Ok(outcome),
                     Ok(Ending::NotEvenBegun) => bail!("the disk is full"),
@@ -81,6 +82,7 @@ impl Builder for ScriptedBuilds {
                     Ok(Ending::Panic) => panic!("on purpose"),
                     Err(_) => Ok(interrupted()),
                 },
+                () = cancel.cancelled() => Ok(interrupted()),
             }
         })
     }

@@ -25,6 +25,24 @@ enum Belief {
     Leased { slot: Option<u16> },
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Job {
+    attempt: AttemptId,
+    /// Its SRPM is here.
+    whole: bool,
+    /// Mock has ended by itself.
+    built: bool,
+    /// It was told to stop.
+    told: bool,
+}
+
+impl Job {
+    /// Whether it is worth anything: to be held, and not to be given back.
+    fn is_on(&self) -> bool {
+        self.whole && (self.built || !self.told)
+    }
+}
+
 pub(super) struct World {
     rules: Rules,
     agent: Agent,
@@ -36,8 +54,7 @@ pub(super) struct World {
     left: u32,
     looking: bool,
     asked: BTreeSet<u16>,
-    /// Jobs, and whether their SRPM is whole, and whether they were told to stop.
-    jobs: BTreeMap<u16, (AttemptId, bool, bool)>,
+    jobs: BTreeMap<u16, Job>,
     /// What lies in the outbox, in the order in which it came, and its size.
     outbox: Vec<(AttemptId, u64)>,
     believed: BTreeMap<AttemptId, Belief>,
@@ -94,7 +111,7 @@ impl World {
             }
             5..=7 => {
                 // A job that was told to stop receives nothing any more.
-                let receiving = self.jobs.iter().filter(|(_, (_, whole, told))| !whole && !told);
+                let receiving = self.jobs.iter().filter(|(_, job)| !job.whole && !job.told);
                 let Some(slot) = Self::nth(receiving.map(|(slot, _)| *slot), which) else { return Ok(()) };
                 self.tell(Event::Received(slot))
             }
@@ -128,6 +145,12 @@ impl World {
             }
             21 if self.looking => self.tell(Event::Looked { enough: which < 4 }),
             22 => self.pass([1, 10, 15, 30, 600, 31 * 24 * 3600][which]),
+            24 | 25 => {
+                // One that was told to stop may have ended just before.
+                let building = self.jobs.iter().filter(|(_, job)| job.whole && !job.built);
+                let Some(slot) = Self::nth(building.map(|(slot, _)| *slot), which) else { return Ok(()) };
+                self.tell(Event::Built(slot))
+            }
             23 if which == 0 => self.tell(Event::Drain),
             23 if which == 1 && self.draining => self.tell(Event::Stop),
             _ => Ok(()),
@@ -136,7 +159,7 @@ impl World {
 
     fn end_job(&mut self, which: usize, end: impl FnOnce(bool) -> JobEnd) -> Checked {
         let Some(slot) = Self::nth(self.jobs.keys().copied(), which) else { return Ok(()) };
-        let end = end(self.jobs[&slot].1);
+        let end = end(self.jobs[&slot].whole);
         self.tell(Event::JobEnded { slot, end })
     }
 
@@ -183,10 +206,11 @@ impl World {
             Event::Assigned { slot, attempt } => {
                 self.believed.insert(attempt, Belief::Leased { slot: Some(slot) });
             }
-            Event::Received(slot) => self.jobs.get_mut(&slot).into_iter().for_each(|job| job.1 = true),
+            Event::Received(slot) => self.jobs.get_mut(&slot).into_iter().for_each(|job| job.whole = true),
+            Event::Built(slot) => self.jobs.get_mut(&slot).into_iter().for_each(|job| job.built = !job.told),
             Event::JobEnded { slot, end } => {
                 let ended = self.jobs.remove(&slot);
-                if let (Some((attempt, ..)), JobEnd::Packed { bytes }) = (ended, end) {
+                if let (Some(Job { attempt, .. }), JobEnd::Packed { bytes }) = (ended, end) {
                     self.outbox.push((attempt, bytes));
                 }
             }
@@ -238,7 +262,7 @@ impl World {
                 .map_err(|error| TestCaseError::fail(format!("{effect:?} after {after:?}: {error}")))?;
         }
         // Nobody works on what nobody wants.
-        for (slot, (attempt, _, told)) in &self.jobs {
+        for (slot, Job { attempt, told, .. }) in &self.jobs {
             ensure!(*told || !self.over.contains(attempt), "slot {slot} still works on {attempt}");
         }
         Ok(())
@@ -248,9 +272,10 @@ impl World {
         match effect {
             Effect::Hold(attempt) => {
                 ensure!(after == Some(Event::Connected) && self.asked.is_empty(), "too late");
-                let job = self.jobs.iter().find(|(_, job)| job.0 == attempt);
+                let job = self.jobs.iter().find(|(_, job)| job.attempt == attempt);
                 let slot = job.map(|(slot, _)| *slot);
-                ensure!(job.is_none_or(|(_, (_, whole, told))| *whole && !told), "its SRPM is not whole");
+                ensure!(job.is_none_or(|(_, job)| job.is_on()), "it is not worth it");
+                ensure!(!self.over.contains(&attempt), "nobody wants it");
                 ensure!(slot.is_some() || self.outbox.iter().any(|(kept, _)| *kept == attempt), "not here");
                 ensure!(self.believed.insert(attempt, Belief::Held { slot }).is_none(), "twice");
             }
@@ -267,19 +292,20 @@ impl World {
             }
             Effect::Start { slot, attempt } => {
                 ensure!(self.asked.remove(&slot), "work that was not asked for");
-                ensure!(self.jobs.insert(slot, (attempt, false, false)).is_none(), "two jobs");
+                let job = Job { attempt, whole: false, built: false, told: false };
+                ensure!(self.jobs.insert(slot, job).is_none(), "two jobs");
             }
             Effect::GoOn(slot) => {
-                let attempt = self.jobs.get(&slot).map(|job| job.0);
+                let attempt = self.jobs.get(&slot).map(|job| job.attempt);
                 ensure!(attempt.is_some_and(|attempt| self.is_leased(attempt)), "not resumed");
             }
             Effect::Abort(slot) => {
                 let Some(job) = self.jobs.get_mut(&slot) else {
                     return Err(TestCaseError::fail("no job"));
                 };
-                let lost = !job.1 && !self.connected;
-                ensure!(lost || self.stopped || self.over.contains(&job.0), "for no reason");
-                job.2 = true;
+                let lost = !job.whole && !self.connected;
+                ensure!(lost || self.stopped || self.over.contains(&job.attempt), "for no reason");
+                job.told = true;
             }
             Effect::Deliver(attempt) => {
                 ensure!(self.is_leased(attempt), "not resumed");
@@ -294,6 +320,8 @@ impl World {
             }
             Effect::Release { attempt, .. } => {
                 ensure!(self.is_leased(attempt), "not this connection's");
+                let job = self.jobs.values().find(|job| job.attempt == attempt);
+                ensure!(job.is_none_or(|job| !job.built), "it is built");
                 if let Some(Event::Assigned { slot, .. }) = after {
                     self.asked.remove(&slot);
                 }
@@ -342,10 +370,9 @@ impl World {
             2 => self.tell(Event::Stop)?,
             _ => {}
         }
-        let kept = self.outbox.len() + self.jobs.values().filter(|(_, whole, told)| *whole && !told).count();
+        let kept = self.outbox.len() + self.jobs.values().filter(|job| job.is_on()).count();
         for slot in self.jobs.keys().copied().collect::<Vec<_>>() {
-            let (_, whole, told) = self.jobs[&slot];
-            let end = if whole && !told { JobEnd::Packed { bytes: 10 } } else { JobEnd::Nothing };
+            let end = if self.jobs[&slot].is_on() { JobEnd::Packed { bytes: 10 } } else { JobEnd::Nothing };
             self.tell(Event::JobEnded { slot, end })?;
         }
         if ending == 0 {

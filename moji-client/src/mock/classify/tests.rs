@@ -214,7 +214,9 @@ fn moji_ended_it() {
     check("c", &with("sigterm-build", Ended::Stalled), Some(Package), &["watchdog"], &[]);
     check("d", &with("sigterm-dnf", Ended::Stalled), Some(Infrastructure), &["Mock wrote nothing"], &[]);
     check("e", &with("sigterm-after-success", Ended::Stalled), None, &[], &[]);
-    check("f", &with("sigterm-after-success", Ended::Cancelled), Some(Interrupted), &["cancelled"], &[]);
+    check("f", &with("sigterm-after-success", Ended::Cancelled), None, &[], &[]);
+    check("f", &with("sigterm-build", Ended::Cancelled), Some(Interrupted), &["cancelled"], &[]);
+    check("f", &with("failed-build", Ended::Cancelled), Some(Interrupted), &["cancelled"], &[]);
     check("g", &with("failed-build", Ended::Stalled), Some(Package), &["boom in build"], &[]);
     // dnf hung while it installed dynamic BuildRequires, which happens inside of rpmbuild's step.
     let dynamic = with("missing-buildrequires-dynamic", Ended::Stalled);
