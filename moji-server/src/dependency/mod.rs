@@ -155,5 +155,5 @@ pub struct Relations {
     pub build_requires: Vec<Requirement>,
     /// The packages that it is to become, with their versions and no releases: those are the target's.
     /// SRPMs have it since rpm 4.16.
-    pub provides: Vec<Capability>,
+    pub provides: Arc<[Capability]>,
 }

@@ -26,9 +26,9 @@ pub(super) fn add(folders: &Folders, settled: &[SettledBuild], report: &mut Repo
         for build in of_target {
             let header = read_header(&folders.finished, &build.key);
             let provides = header.map(|header| header.relations.provides.clone()).unwrap_or_default();
-            for capability in provides {
+            for capability in provides.iter() {
                 let provider = Provider { srpm: build.key.srpm.clone(), state: state_of(build.verdict) };
-                offers.entry(capability.name.to_string()).or_default().push((capability, provider));
+                offers.entry(capability.name.to_string()).or_default().push((capability.clone(), provider));
             }
         }
         missing_of(target).for_each(|missing| add_to(missing, &offers));

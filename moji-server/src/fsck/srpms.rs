@@ -1,6 +1,7 @@
 //! SRPMs against each other, against what is told of them in FINISHED, and against REPO.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use moji_proto::AttemptId;
@@ -8,13 +9,13 @@ use moji_proto::AttemptId;
 use super::difference::{Difference, Discardable, Spot};
 use crate::commit::RESULTS;
 use crate::folders::Folders;
-use crate::history::{Found, Place, Seen, Srpms, Survey};
+use crate::history::{Found, Place, Srpms, Survey};
 use crate::{BuildKey, metadata};
 
 pub(super) fn check(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -> io::Result<()> {
     duplicates(folders, survey, found)?;
-    found.extend(survey.working.keys().filter_map(|key| cut_commit(folders, survey, key)));
-    for key in survey.finished.keys() {
+    found.extend(survey.working.iter().filter_map(|key| cut_commit(folders, survey, key)));
+    for key in &survey.finished {
         finished(folders, survey, key, found);
     }
     let records = survey.records.iter().filter(|record| is_in_finished(record));
@@ -43,13 +44,13 @@ fn duplicates(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -
     for ((earlier, from, here), (later, to, there)) in
         [(source, working), (source, finished), (working, finished)]
     {
-        for (key, seen) in here {
-            // Two names of one file: a person has linked it back to have it built again.
-            let Some(other) = there.get(key).filter(|other| other.inode != seen.inode) else { continue };
+        for key in here.intersection(there) {
             let path = from.join(key.path());
-            let content = match are_same((&path, seen), (&to.join(key.path()), other)) {
-                Ok(true) => Discardable::Yes,
-                Ok(false) => Discardable::OnlyHere,
+            let content = match are_same(&path, &to.join(key.path())) {
+                // Two names of one file: a person has linked it back to have it built again.
+                Ok(Same::File) => continue,
+                Ok(Same::Content) => Discardable::Yes,
+                Ok(Same::Name) => Discardable::OnlyHere,
                 // It moved on meanwhile.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
@@ -60,8 +61,20 @@ fn duplicates(folders: &Folders, survey: &Survey, found: &mut Vec<Difference>) -
     Ok(())
 }
 
-fn are_same((path, seen): (&Path, &Seen), (other_path, other): (&Path, &Seen)) -> io::Result<bool> {
-    Ok(seen.size == other.size && metadata::digest(path)? == metadata::digest(other_path)?)
+/// What two SRPMs have in common.
+enum Same {
+    File,
+    Content,
+    Name,
+}
+
+fn are_same(one: &Path, other: &Path) -> io::Result<Same> {
+    let (seen, other_seen) = (one.symlink_metadata()?, other.symlink_metadata()?);
+    if seen.ino() == other_seen.ino() {
+        return Ok(Same::File);
+    }
+    let is_same = seen.len() == other_seen.len() && metadata::digest(one)? == metadata::digest(other)?;
+    Ok(if is_same { Same::Content } else { Same::Name })
 }
 
 /// As `commit::complete` sees it: the attempt's staging is there without its results.
@@ -86,7 +99,7 @@ fn finished(folders: &Folders, survey: &Survey, key: &BuildKey, found: &mut Vec<
             })
     });
     // What is read of it elsewhere tells nothing sure while it is queued again.
-    if survey.source.contains_key(key) || survey.working.contains_key(key) {
+    if survey.source.contains(key) || survey.working.contains(key) {
         return;
     }
     let last = in_repo(survey, key).max_by_key(|found| found.at());
@@ -117,7 +130,7 @@ fn finished(folders: &Folders, survey: &Survey, key: &BuildKey, found: &mut Vec<
 /// A record in FINISHED whose SRPM is nowhere.
 fn lone(survey: &Survey, record: &Found) -> Option<Difference> {
     let key = &record.key;
-    let is_there = [&survey.source, &survey.working, &survey.finished].iter().any(|at| at.contains_key(key));
+    let is_there = [&survey.source, &survey.working, &survey.finished].iter().any(|at| at.contains(key));
     let copy =
         in_repo(survey, key).any(|found| attempt(found).is_some() && attempt(found) == attempt(record));
     let content = if copy { Discardable::Yes } else { Discardable::OnlyHere };

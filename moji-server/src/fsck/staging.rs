@@ -67,7 +67,7 @@ fn orphaned(path: &Path, attempt: AttemptId, inspected: &Inspected) -> io::Resul
         .find(|found| found.record.attempt.as_ref().is_some_and(|of_record| of_record.id == attempt));
     let key = known.attempts.get(&attempt).map(|known| &known.key).or(record.map(|found| &found.key));
     let is_over = match key {
-        Some(key) => !survey.working.contains_key(key),
+        Some(key) => !survey.working.contains(key),
         None => survey.working.is_empty(),
     };
     if !is_over {

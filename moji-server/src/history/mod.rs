@@ -48,7 +48,7 @@ pub use reader::Reader;
 pub(crate) use reconcile::When;
 pub use store::{Backend, Known, KnownAttempt, OpenBuild, Opened, ParkedBuild, Parks, Products, Waiting};
 pub use store::{SettledBuild, Stamp, Stamps, Store, StoreError};
-pub(crate) use survey::{FAILED, Found, HELD, Place, Seen, Srpms, Survey};
+pub(crate) use survey::{FAILED, Found, HELD, Place, Srpms, Survey};
 pub(crate) use survey::{entries, further_attempt, is_repository, recorded, result_folders};
 pub use views::{BuildFilter, Events, FoundAttempt, Views};
 

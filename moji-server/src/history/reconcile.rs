@@ -4,6 +4,7 @@
 //! doing it once, whatever the history knew before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use anyhow::Context as _;
 use jiff::Timestamp;
@@ -55,6 +56,7 @@ pub(crate) fn reconcile(folders: &Folders, store: &mut dyn Store, when: When) ->
     let mut entries = plan(&survey, &known, when, Timestamp::now());
     entries.retain(|entry| !is_for_another_srpm(folders, entry));
     leave_hidden(folders, &survey, &known, &mut entries);
+    find_sizes(folders, &mut entries);
     for batch in entries.chunks(BATCH) {
         store.apply(batch)?;
     }
@@ -77,6 +79,7 @@ pub(crate) fn look(folders: &Folders, known: &Known, when: When) -> anyhow::Resu
     let mut entries = plan(&survey, known, when, Timestamp::now());
     entries.retain(|entry| !is_for_another_srpm(folders, entry));
     leave_hidden(folders, &survey, known, &mut entries);
+    find_sizes(folders, &mut entries);
     Ok((survey, entries))
 }
 
@@ -134,15 +137,31 @@ fn is_for_another_srpm(folders: &Folders, entry: &Entry) -> bool {
     built.is_none_or(|built| digest_of(&folders.source.join(key.path())).ok() != Some(built))
 }
 
-/// What the history must be told, in this order.
+/// How large the SRPMs are.
+fn find_sizes(folders: &Folders, entries: &mut [Entry]) {
+    let size = |folder: &Path, key: &BuildKey| Some(folder.join(key.path()).symlink_metadata().ok()?.len());
+    for entry in entries {
+        match entry {
+            Entry::FoundParked { key, size: found, .. } => {
+                *found = size(&folders.source, key).unwrap_or_default();
+            }
+            Entry::Settled(settled) | Entry::Unearthed(settled) => {
+                settled.size = size(&folders.finished, &settled.key);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What the history must be told, in this order; how large SRPMs are is still to be found.
 pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -> Vec<Entry> {
     let mut plan = Vec::new();
     let mut told = BTreeSet::new();
     // First, so that what is only guessed of their attempts comes too late.
     plan.extend(survey.records.iter().filter_map(|found| found_parked(survey, known, when, found)));
     for (key, open) in &known.open {
-        let waits = survey.source.contains_key(key);
-        if survey.working.contains_key(key) {
+        let waits = survey.source.contains(key);
+        if survey.working.contains(key) {
             continue;
         }
         let found = if waits { None } else { deciding(survey, known, open, key) };
@@ -154,10 +173,10 @@ pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -
             _ if waits => {}
             Some(found) => {
                 told.extend(found.record.attempt.as_ref().map(|attempt| attempt.id));
-                plan.push(Entry::Settled(settled(survey, found)));
+                plan.push(Entry::Settled(settled(found)));
             }
             None if when == When::Quiet => {
-                let reason = match survey.finished.contains_key(key) {
+                let reason = match survey.finished.contains(key) {
                     true => "its SRPM is in FINISHED, but no result is there",
                     false => "its SRPM is in none of the folders",
                 };
@@ -179,7 +198,7 @@ pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -
         };
         if !is_known {
             told.extend(attempt);
-            plan.push(Entry::Unearthed(settled(survey, found)));
+            plan.push(Entry::Unearthed(settled(found)));
         }
     }
     plan
@@ -188,21 +207,21 @@ pub(crate) fn plan(survey: &Survey, known: &Known, when: When, now: Timestamp) -
 /// What is to be told of the record of a parked build, whose end the history has not heard of. A farm at work may have
 /// woken it meanwhile, and what the history knows of it is not contradicted then.
 fn found_parked(survey: &Survey, known: &Known, when: When, found: &Found) -> Option<Entry> {
-    let seen = survey.source.get(&found.key)?;
     let attempt = found.record.attempt.as_ref().filter(|_| found.record.parked)?;
     let has_ended = known.attempts.get(&attempt.id).is_some_and(|attempt| attempt.has_outcome);
-    let is_waiting = found.place == Place::Result && !survey.working.contains_key(&found.key);
+    let waits = survey.source.contains(&found.key) && !survey.working.contains(&found.key);
+    let is_waiting = found.place == Place::Result && waits;
     let may_be_woken = when == When::Running && known.open.contains_key(&found.key);
     let (key, record) = (found.key.clone(), found.record.clone());
-    (is_waiting && !has_ended && !may_be_woken).then_some(Entry::FoundParked { key, record, size: seen.size })
+    (is_waiting && !has_ended && !may_be_woken).then_some(Entry::FoundParked { key, record, size: 0 })
 }
 
 /// A record without an attempt: it was settled above, or is known by its reason.
 fn is_refusal_known(survey: &Survey, known: &Known, found: &Found) -> bool {
     let is_open = known.open.contains_key(&found.key)
-        && survey.finished.contains_key(&found.key)
-        && !survey.source.contains_key(&found.key)
-        && !survey.working.contains_key(&found.key);
+        && survey.finished.contains(&found.key)
+        && !survey.source.contains(&found.key)
+        && !survey.working.contains(&found.key);
     let reason = reason(found);
     is_open || known.refused.contains(&(found.key.clone(), reason))
 }
@@ -217,7 +236,9 @@ fn reason(found: &Found) -> String {
 /// The record that settled an open build whose SRPM is in FINISHED: what lies beside the SRPM, else the
 /// last result. Records of other builds of the same SRPM do not count.
 fn deciding<'a>(survey: &'a Survey, known: &Known, open: &OpenBuild, key: &BuildKey) -> Option<&'a Found> {
-    survey.finished.get(key)?;
+    if !survey.finished.contains(key) {
+        return None;
+    }
     let may_be_its = |found: &&Found| match &found.record.attempt {
         _ if found.key != *key => false,
         None => true,
@@ -233,16 +254,10 @@ fn deciding<'a>(survey: &'a Survey, known: &Known, open: &OpenBuild, key: &Build
     beside.find(may_be_its).or_else(|| results.filter(may_be_its).max_by_key(|found| found.at()))
 }
 
-fn settled(survey: &Survey, found: &Found) -> Settled {
+fn settled(found: &Found) -> Settled {
     let verdict = match found.place {
         Place::Held => Verdict::Held,
         _ => Verdict::of(&found.record),
     };
-    Settled {
-        key: found.key.clone(),
-        at: found.at(),
-        verdict,
-        record: found.record.clone(),
-        size: survey.finished.get(&found.key).map(|seen| seen.size),
-    }
+    Settled { key: found.key.clone(), at: found.at(), verdict, record: found.record.clone(), size: None }
 }

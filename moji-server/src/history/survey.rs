@@ -35,15 +35,7 @@ pub(crate) const FAILED: &str = ".failed.json";
 pub(crate) const HELD: &str = ".held.json";
 
 /// The SRPMs of one of the three folders.
-pub(crate) type Srpms = BTreeMap<BuildKey, Seen>;
-
-/// A file that is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) size: u64,
-    pub(crate) inode: u64,
-    pub(crate) modified: Timestamp,
-}
+pub(crate) type Srpms = BTreeSet<BuildKey>;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -130,21 +122,26 @@ impl Survey {
     fn srpms(&mut self, folder: &Path) -> io::Result<Srpms> {
         let mut found = Vec::new();
         for target in targets(folder).map_err(|error| at(folder, &error))? {
-            for (name, metadata) in self.entries(&below(folder, target.as_ref())) {
-                if let Ok(srpm) = SrpmName::new(name)
-                    && metadata.is_file()
-                {
-                    found.push((BuildKey { target: target.clone(), srpm }, seen(&metadata)));
-                }
+            for name in self.files(&below(folder, target.as_ref())) {
+                found.extend(SrpmName::new(name).map(|srpm| BuildKey { target: target.clone(), srpm }));
             }
         }
-        // At once: there may be many, and they are nearly in order.
+        // At once, for there may be many.
         Ok(found.into_iter().collect())
     }
 
     /// What is in a folder: nothing, when it cannot be read, which is remembered.
     fn entries(&mut self, folder: &Path) -> Vec<(String, Metadata)> {
-        match entries(folder) {
+        self.found(folder, entries(folder))
+    }
+
+    /// The names of its files, in the same way.
+    fn files(&mut self, folder: &Path) -> Vec<String> {
+        self.found(folder, files(folder))
+    }
+
+    fn found<T>(&mut self, folder: &Path, entries: io::Result<Vec<T>>) -> Vec<T> {
+        match entries {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
@@ -210,10 +207,21 @@ pub(crate) fn entries(folder: &Path) -> io::Result<Vec<(String, Metadata)>> {
     Ok(entries)
 }
 
-pub(crate) fn seen(metadata: &Metadata) -> Seen {
-    let modified = nanos(metadata);
-    let modified = Timestamp::from_nanosecond(modified.into()).unwrap_or(Timestamp::UNIX_EPOCH);
-    Seen { size: metadata.len(), inode: metadata.ino(), modified }
+/// The names of the files in a folder, in no order. Nothing is asked of each one, as hardly any file system needs: among
+/// many SRPMs that counts.
+fn files(folder: &Path) -> io::Result<Vec<String>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type().is_ok_and(|found| found.is_file()) {
+            files.extend(entry.file_name().into_string());
+        }
+    }
+    Ok(files)
+}
+
+fn modified(metadata: &Metadata) -> Timestamp {
+    Timestamp::from_nanosecond(nanos(metadata).into()).unwrap_or(Timestamp::UNIX_EPOCH)
 }
 
 fn nanos(metadata: &Metadata) -> i64 {
@@ -258,10 +266,19 @@ impl Look<'_> {
 
     fn finished(&mut self, target: Option<&TargetName>, wanted: &BTreeMap<BuildKey, Option<Nvr>>) {
         let folder = below(&self.folders.finished, target);
-        for (name, metadata) in self.survey.entries(&folder) {
-            let Some((srpm, place)) = recorded(&name).filter(|_| metadata.is_file()) else { continue };
+        for name in self.survey.files(&folder) {
+            let Some((srpm, place)) = recorded(&name) else { continue };
             let key = BuildKey { target: target.cloned(), srpm };
             let path = folder.join(name);
+            let metadata = match path.symlink_metadata() {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::NotFound {
+                        self.survey.closed.insert(folder.clone(), error.to_string());
+                    }
+                    continue;
+                }
+            };
             let known = self.is_known("FINISHED", &self.folders.finished.clone(), &path, &metadata);
             if !known || wanted.contains_key(&key) {
                 self.record(path, place, key.target);
@@ -345,7 +362,7 @@ pub(crate) fn is_repository(folder: &Path) -> bool {
 fn read_record(path: &Path) -> Result<Option<(BuildRecord, Timestamp)>, String> {
     let read = || -> io::Result<(Vec<u8>, Timestamp)> {
         let file = File::open(path)?;
-        let modified = seen(&file.metadata()?).modified;
+        let modified = modified(&file.metadata()?);
         let mut bytes = Vec::new();
         file.take(RECORD_MAX).read_to_end(&mut bytes)?;
         Ok((bytes, modified))

@@ -111,7 +111,7 @@ impl<'a> Output<'a> {
         self.u32(build_requires.len() as u32);
         build_requires.iter().for_each(|wanted| self.requirement(wanted));
         self.u32(provides.len() as u32);
-        for Capability { name, versions } in provides {
+        for Capability { name, versions } in provides.iter() {
             self.versions(versions.as_ref());
             self.text(name);
         }
@@ -208,7 +208,7 @@ impl Input<'_> {
         let [name, version, release] =
             [self.text(texts)?, self.text(texts)?, self.text(texts)?].map(|text| text.to_string());
         let build_requires = self.list(|input| input.requirement(texts))?;
-        let provides = self.list(|input| input.capability(texts))?;
+        let provides = self.list(|input| input.capability(texts))?.into();
         let header = SrpmHeader {
             nvr: Nvr::new(format!("{name}-{version}-{release}")).ok()?,
             name,

@@ -148,7 +148,7 @@ fn relations(package: &PackageMetadata) -> Relations {
         // The results have the target's `%dist`, so their release is not known yet.
         versions.evr = versions.evr.without_release();
     }
-    Relations { build_requires: requires(package, RELATIONS_MAX), provides }
+    Relations { build_requires: requires(package, RELATIONS_MAX), provides: provides.into() }
 }
 
 #[cfg(test)]

@@ -66,22 +66,28 @@ impl Plan {
             return;
         }
         let mut web = Web::of(self);
-        self.find_paths(&web);
+        let mut dependents = web.dependents();
+        self.find_paths(&web, &dependents);
+        let mut waits_for_less = false;
         for (id, providers) in web.ids.iter().zip(&mut web.providers) {
             // It waits only for what an attempt has shown to be missing.
             if self.nodes.get(id).is_some_and(|node| matches!(node.standing, Standing::Parked { .. })) {
                 let missing = self.all_providers(*id);
+                let before = providers.len();
                 providers.retain(|at| web.ids.get(*at).is_some_and(|provider| missing.contains(provider)));
+                waits_for_less |= providers.len() < before;
             }
         }
-        self.find_places(now, &web);
+        if waits_for_less {
+            dependents = web.dependents();
+        }
+        self.find_places(now, &web, &dependents);
         self.set_ranks(ranks);
         self.changed = web.ids.into_iter().collect();
     }
 
     /// From those that wait for nobody to those that everybody waits for.
-    fn find_paths(&mut self, web: &Web) {
-        let dependents = web.dependents();
+    fn find_paths(&mut self, web: &Web, dependents: &[Vec<usize>]) {
         // How many of those that need it are not done, and the longest path of the others.
         let mut left: Vec<_> = dependents.iter().map(|those| (those.len(), Duration::ZERO)).collect();
         let mut todo: Vec<_> =
@@ -105,7 +111,7 @@ impl Plan {
     }
 
     /// From what moves by itself to what waits for that, and so on; what is not reached does not move.
-    fn find_places(&mut self, now: Moment, web: &Web) {
+    fn find_places(&mut self, now: Moment, web: &Web, dependents: &[Vec<usize>]) {
         let (mut reached, mut todo) = (vec![false; web.ids.len()], VecDeque::new());
         for (at, ((id, providers), reached)) in
             web.ids.iter().zip(&web.providers).zip(&mut reached).enumerate()
@@ -125,7 +131,6 @@ impl Plan {
                 todo.push_back(at);
             }
         }
-        let dependents = web.dependents();
         while let Some(at) = todo.pop_front() {
             let level = web.ids.get(at).and_then(|id| self.nodes.get(id)).map_or(0, |node| node.level);
             for other in dependents.get(at).into_iter().flatten() {

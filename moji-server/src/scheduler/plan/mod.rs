@@ -485,7 +485,7 @@ impl Plan {
         let known = self.products.get(srpm.header.name.as_str());
         let brings: Arc<[Capability]> = match known {
             Some(known) => relations.provides.iter().chain(known.iter()).cloned().collect(),
-            None => relations.provides.as_slice().into(),
+            None => Arc::clone(&relations.provides),
         };
         for capability in brings.iter() {
             self.offered_by.insert(&capability.name, id);

@@ -30,7 +30,10 @@ impl Plan {
         need: &'a Need,
     ) -> impl Iterator<Item = (NodeId, &'a Node)> {
         let offering = need.requirement.names().flat_map(|name| self.offered_by.get(name));
-        let offering: BTreeSet<_> = offering.copied().filter(|provider| *provider != id).collect();
+        let mut offering: Vec<_> = offering.copied().filter(|provider| *provider != id).collect();
+        // Of one name they are so already.
+        offering.sort_unstable();
+        offering.dedup();
         let nodes = offering.into_iter().filter_map(|provider| Some((provider, self.nodes.get(&provider)?)));
         nodes.filter(|(_, node)| need.requirement.helped_by(&node.brings, &[]))
     }
