@@ -354,7 +354,8 @@ pub(crate) fn host_and_port(text: &str) -> anyhow::Result<(String, u16)> {
         None if text.matches(':').count() > 1 => (text, None),
         None => text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port))),
     };
-    if host.is_empty() {
+    // A URL is none.
+    if host.is_empty() || text.contains('/') {
         bail!(wrong());
     }
     let port =
@@ -423,7 +424,7 @@ mod tests {
         assert_eq!(parse("[::1]:70"), is("::1", 70));
         assert_eq!(parse("[fe80::1]"), is("fe80::1", 6789));
         assert_eq!(parse("fe80::1"), is("fe80::1", 6789));
-        for text in ["", ":70", "a:", "a:0", "a:70000", "a:b", "[::1", "[]:7"] {
+        for text in ["", ":70", "a:", "a:0", "a:70000", "a:b", "[::1", "[]:7", "http://a", "http://a:80/"] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

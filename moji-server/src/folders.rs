@@ -248,6 +248,14 @@ impl Folders {
         done
     }
 
+    /// Removes what FINISHED tells of an earlier build of an SRPM that is not there any more. What cannot be removed stays
+    /// until the next outcome.
+    pub fn forget_outcome(&self, key: &BuildKey) {
+        for record in [self.failure_record(key), self.held_record(key)] {
+            let _ = fs::remove_file(record);
+        }
+    }
+
     /// The failure record of an SRPM in FINISHED.
     pub fn failure_record(&self, key: &BuildKey) -> PathBuf {
         self.beside(key, ".failed.json")

@@ -16,6 +16,7 @@ use moji_proto::{AttemptId, Hasher, HeldAttempt, Nvr, Sha256, SrpmName, TargetNa
 use serde::{Deserialize, Serialize};
 
 use crate::beneath;
+use crate::farm::Given;
 use crate::folders::Folders;
 use crate::record::RepositoryUsed;
 use crate::scheduler::Lease;
@@ -117,29 +118,32 @@ impl LeaseRecord {
         }
     }
 
-    /// Of an attempt of which nothing is left here: what its builder says, and what was checked.
-    pub fn of_claim(
-        held: &HeldAttempt,
-        key: &BuildKey,
-        builder: &BuilderId,
-        nvr: Nvr,
-        file: FileIdentity,
-    ) -> Self {
+    /// Of an attempt of which nothing is left in staging: what the history knows of it, what its builder says, and
+    /// what was checked.
+    pub fn of_claim(held: &HeldAttempt, given: &Given, nvr: Nvr, file: FileIdentity) -> Self {
+        let BuildKey { target: folder, srpm } = given.key.clone();
+        let repository =
+            (given.generation > 0).then_some(RepositoryUsed { generation: given.generation, url: None });
         Self {
             format: FORMAT,
             attempt: held.attempt,
-            folder: key.target.clone(),
-            srpm: key.srpm.clone(),
+            folder,
+            srpm,
             nvr,
             file,
             queued_at: Timestamp::now(),
-            target: held.target.clone(),
-            builder: builder.clone(),
+            target: given.target.clone(),
+            builder: given.builder.clone(),
             slot: held.slot,
-            leased_at: Timestamp::now(),
+            leased_at: given.leased_at,
             srpm_sha256: Some(held.sha256),
-            repository: None,
+            repository,
         }
+    }
+
+    /// The generation of the repository that it was given; 0: none, or not known.
+    pub fn generation(&self) -> u64 {
+        self.repository.as_ref().map_or(0, |repository| repository.generation)
     }
 
     /// Which build it belongs to.

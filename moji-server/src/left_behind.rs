@@ -72,12 +72,7 @@ pub fn take_over(folders: &Folders) -> anyhow::Result<LeftBehind> {
     for (key, records) in records {
         let Ok(file) = FileIdentity::of(&folders.source.join(key.path())) else { continue };
         let fitting: Vec<_> = records.iter().filter(|record| record.file.is_like(&file)).collect();
-        left.unanswered.extend(fitting.iter().map(|record| Given {
-            attempt: record.attempt,
-            builder: record.builder.clone(),
-            key: key.clone(),
-            target: record.target.clone(),
-        }));
+        left.unanswered.extend(fitting.iter().map(|record| Given::recorded(record)));
         let attempts: BTreeSet<_> = fitting.iter().map(|record| record.attempt).collect();
         if !attempts.is_empty() {
             left.staged.insert(key, attempts);
@@ -149,7 +144,7 @@ fn leases_of(folders: &Folders, key: &BuildKey, records: &[LeaseRecord]) -> Vec<
         late_at: None,
         charged: std::time::Duration::ZERO,
         ended: None,
-        generation: record.repository.as_ref().map_or(0, |repository| repository.generation),
+        generation: record.generation(),
         state: LeaseState::Running { claimed_by: None },
     };
     fitting.map(|record| (lease(record), record.clone())).collect()

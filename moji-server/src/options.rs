@@ -91,7 +91,7 @@ pub struct Options {
     #[arg(long, value_name = "URL", env = "MOJI_REPO_URL")]
     repo_url: Option<String>,
     /// How long a generation of the repository can still be had after the next one, beside those that
-    /// builds run against; 0s: not at all [default: 2d]
+    /// builds run against; 0s: no longer than that [default: 2d]
     #[arg(long, value_name = "DURATION", env = "MOJI_KEEP_GENERATIONS", value_parser = duration)]
     keep_generations: Option<Duration>,
     /// Share of the builders for a target that others want too, 1 if not given; may be repeated; "." is

@@ -63,7 +63,8 @@ pub struct AttemptRecord {
 pub struct RepositoryUsed {
     /// Its generation.
     pub generation: u64,
-    /// The URL that the builder was given; absent when it was told to find the server's own.
+    /// The URL that the builder was given; absent when it was told to find the server's own, and when an attempt went on
+    /// whose lease was lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
 }

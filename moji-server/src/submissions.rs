@@ -135,6 +135,7 @@ impl Submissions {
         if is_same(&finished, *size, *sha256) {
             let nvr = beneath::open_regular(&finished).and_then(|file| srpm_header(&file, *size));
             if self.folders.retry(key).is_ok() {
+                self.folders.forget_outcome(key);
                 let told = "queued again: it was in FINISHED";
                 let nvr = nvr.ok().and_then(Result::ok).filter(|nvr| self.is_published(key, nvr));
                 return Ok(Begun::Queued(nvr.map_or_else(|| told.into(), |nvr| only_logs(told, &nvr))));

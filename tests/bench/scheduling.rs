@@ -131,7 +131,7 @@ fn srpm(number: usize, count: usize, needs: bool) -> anyhow::Result<QueuedSrpm> 
             true => build_requires.iter().filter_map(|text| text.parse().ok()).collect(),
             false => Vec::new(),
         },
-        provides: vec![capability(&name_of(number)), capability(&format!("{}-devel", name_of(number)))],
+        provides: [capability(&name_of(number)), capability(&format!("{}-devel", name_of(number)))].into(),
     };
     let srpm = SrpmName::new(format!("{}-1-1.src.rpm", name_of(number)))?;
     let header = SrpmHeader {

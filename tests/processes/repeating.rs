@@ -1,10 +1,12 @@
 //! A build can be repeated against the generation of the repository that it ran against.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use moji_tests::support::processes::{Farm, hostmock, wait_until};
+use moji_tests::support::processes::{Farm, hostmock, let_pass, now, wait_until};
 use moji_tests::support::repository::wait_for_packages;
 
 /// A library that says its version, as a program.
@@ -72,4 +74,31 @@ fn a_build_of_yesterday_is_repeated_with_what_it_had() {
     assert!(before.contains("foo is 1") && !before.contains("foo is 2"), "{before}");
     let after = repeat(&farm, "after", &farm.repo_url(), &srpm);
     assert!(after.contains("foo is 2"), "{after}");
+}
+
+/// On a farm on which nothing runs just then. It takes a minute, because what somebody may just be reading stays for so
+/// long.
+#[test]
+fn generations_that_nobody_needs_are_removed() {
+    let mut farm = Farm::new();
+    farm.start_server_with_repo(&["--keep-generations", "0s"]);
+    farm.start_client("b1", &[]);
+    farm.queue(&farm.srpm_of("foo-1", &library(1)));
+    wait_for_packages(&farm.repo(""), &packages(&["moji-t-foo-1-1"]));
+    let numbers = |farm: &Farm| -> BTreeSet<u64> {
+        let found = fs::read_dir(farm.repo("generations")).unwrap().flatten();
+        found.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    };
+    let before = numbers(&farm);
+    farm.queue(&farm.srpm_of("user", USER));
+    farm.wait_finished("moji-t-user-1-1.src.rpm");
+    wait_until("the next generation", || numbers(&farm).last() > before.last());
+    let begin = now();
+    while !numbers(&farm).is_disjoint(&before) {
+        assert!(begin.elapsed() < Duration::from_secs(120), "{:?} are still there", numbers(&farm));
+        // The keeper looks when something changes, and once a minute.
+        fs::write(farm.repo("README"), format!("{:?}", begin.elapsed())).unwrap();
+        let_pass(Duration::from_secs(2));
+    }
+    assert!(numbers(&farm).last() > before.last(), "the newest one stays");
 }

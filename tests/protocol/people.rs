@@ -12,6 +12,7 @@ use moji_tests::support::simulated::{Site, TestServer, Who, built, srpm};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Result;
+use super::returning::lease;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// In which nothing must come that is not to come.
@@ -297,6 +298,8 @@ async fn builds_are_cancelled_held_and_tried_again() -> Result {
     assert!(done[0].text.contains("nothing has failed"), "{done:?}");
     person.does(Act::Retry { builds: one("kept") }).await?;
     build_in(&mut person, "kept", &[api::BuildState::Queued]).await?;
+    let record = server.site.path().join("finished/kept-1-1.src.rpm.held.json");
+    assert!(!record.exists(), "of what is queued FINISHED tells nothing");
     person.does(Act::Retry { builds: one("running") }).await?;
     build_in(&mut person, "running", &[api::BuildState::Queued]).await?;
     let again = person.act(Act::Retry { builds: one("running") }).await?.unwrap();
@@ -530,5 +533,31 @@ async fn requests_are_few_at_a_time_and_an_unread_answer_keeps_nothing() -> Resu
         matches!(last.last(), Some(ToOperator::Goodbye { reason }) if reason.contains("two requests")),
         "{last:?}"
     );
+    Ok(())
+}
+
+/// Of builders that are not connected only those are shown that were lost with work: a goodbye is not a death.
+#[tokio::test]
+async fn a_builder_that_has_left_is_not_away() -> Result {
+    let site = Site::new()?;
+    site.put_srpm("lost")?;
+    let server = open_server(site);
+    let mut person = anybody(&server).await?;
+    let mut worker = server.builder("worker", &["f43"], 1).await?;
+    lease(&mut worker).await?;
+    let idle = server.builder("idle", &["f43"], 1).await?;
+    let shown = async |person: &mut Person| -> anyhow::Result<Vec<(String, api::BuilderState)>> {
+        Ok(overview(person).await?.builders.into_iter().map(|builder| (builder.id, builder.state)).collect())
+    };
+    let both =
+        [("idle".to_owned(), api::BuilderState::Idle), ("worker".to_owned(), api::BuilderState::Building)];
+    assert_eq!(shown(&mut person).await?, both);
+    drop((worker, idle));
+    let lost = [("worker".to_owned(), api::BuilderState::Away)];
+    let end = Instant::now() + DEADLINE;
+    while shown(&mut person).await? != lost {
+        anyhow::ensure!(Instant::now() < end, "{:?}", shown(&mut person).await?);
+        sleep(Duration::from_millis(20)).await;
+    }
     Ok(())
 }

@@ -140,6 +140,9 @@ async fn an_srpm_that_was_put_aside_and_came_back_is_the_one_that_was_leased() -
     let (server, builder, given) = leased(&["returned"], patient).await?;
     drop(builder);
     let site = server.stop().await?;
+    let lease: serde_json::Value =
+        serde_json::from_slice(&fs::read(site.folders.attempt(given.attempt).join("lease.json"))?)?;
+    let leased_at: jiff::Timestamp = serde_json::from_value(lease["leased_at"].clone())?;
     let name = "returned-1-1.src.rpm";
     let aside = site.folders.source.with_file_name("aside");
     fs::rename(site.folders.working.join(name), &aside)?;
@@ -152,6 +155,8 @@ async fn an_srpm_that_was_put_aside_and_came_back_is_the_one_that_was_leased() -
     deliver(&mut builder, &given, b"built").await?;
     assert_eq!(builder.word().await?, ToBuilder::Accepted { attempt: given.attempt });
     let site = server.stop().await?;
+    let record = site.record("returned-1-1").and_then(|record| record.attempt).expect("no record");
+    assert_eq!(record.leased_at.as_microsecond(), leased_at.as_microsecond());
     let options = fsck::Options {
         depth: fsck::Depth::Sizes,
         server: fsck::Server::Stopped,

@@ -32,12 +32,16 @@ impl<C: Connector> Client<C> {
             }
             Signal::Stop => {
                 let built = self.running.values().filter(|job| job.phase == Phase::Delivering).count();
-                let stored =
-                    if built > 0 { format!("; what is built ({built}) is stored") } else { String::new() };
-                tracing::info!(
-                    "stopping what is being built ({}) and giving it back{stored}",
-                    running - built
-                );
+                match (running - built, built) {
+                    (0, 0) => tracing::info!("leaving at once"),
+                    (0, built) => tracing::info!("storing what is built ({built}), then leaving"),
+                    (building, 0) => {
+                        tracing::info!("stopping what is being built ({building}) and giving it back");
+                    }
+                    (building, built) => tracing::info!(
+                        "stopping what is being built ({building}) and giving it back; storing what is built ({built})"
+                    ),
+                }
                 self.handle(Event::Stop)
             }
         }

@@ -32,7 +32,7 @@ const FORMAT: u32 = 1;
 pub enum Role {
     /// Takes SRPMs, builds them and delivers the results; nothing else.
     Builder,
-    /// Submits SRPMs and follows its own builds.
+    /// Sees everything, submits SRPMs, and has builds tried again.
     Submitter,
     /// Submits, cancels and changes the queue.
     Admin,

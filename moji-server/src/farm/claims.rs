@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use moji_proto::{AttemptId, HeldAttempt, Nvr};
 use tokio::task::{JoinSet, spawn_blocking};
 
-use super::{Farm, Trouble, without_panic};
+use super::{Farm, Given, Trouble, without_panic};
 use crate::commit;
 use crate::folders::Folders;
 use crate::lease_record::{FileIdentity, LeaseRecord, digest_of};
@@ -35,9 +35,8 @@ pub(super) struct WantedBack {
     session: SessionId,
     builder: BuilderId,
     held: HeldAttempt,
-    /// The build that the attempt was given to this builder for, if that is known: nobody else gets it
-    /// meanwhile.
-    given_for: Option<BuildKey>,
+    /// What is known of it, if it was given to this builder: nobody else gets that build meanwhile.
+    given: Option<Given>,
 }
 
 /// What the folders say about it.
@@ -115,6 +114,10 @@ impl Claims {
 }
 
 impl WantedBack {
+    fn given_for(&self) -> Option<BuildKey> {
+        self.given.as_ref().map(|given| given.key.clone())
+    }
+
     /// The builds that it may be.
     fn keys(&self) -> [BuildKey; 2] {
         let held = &self.held;
@@ -125,7 +128,7 @@ impl WantedBack {
 impl Farm {
     /// Until the folders have told, nobody else gets that SRPM.
     async fn look_into(&mut self, wanted: WantedBack) {
-        if let Some(key) = wanted.given_for.clone() {
+        if let Some(key) = wanted.given_for() {
             self.handle(Event::Reserved(key)).await;
         }
         self.claims.add(wanted);
@@ -141,7 +144,7 @@ impl Farm {
     /// A session has ended.
     pub(super) async fn forget_claims(&mut self, session: SessionId) {
         for wanted in self.claims.forget(session) {
-            self.looked_into(wanted.given_for).await;
+            self.looked_into(wanted.given_for()).await;
         }
     }
 
@@ -152,8 +155,8 @@ impl Farm {
         let known = self.given.get(&attempt).and_then(|record| record.srpm_sha256);
         let Some(lease) = self.scheduler.lease(attempt) else {
             let builder = connected.name.clone();
-            let given_for = self.evidence.build_of(&builder, &held).cloned();
-            return self.look_into(WantedBack { session, builder, held, given_for }).await;
+            let given = self.evidence.find(&builder, &held).cloned();
+            return self.look_into(WantedBack { session, builder, held, given }).await;
         };
         if lease.builder != connected.name {
             return self.tell(session, SessionCommand::Stale(attempt));
@@ -165,8 +168,9 @@ impl Farm {
             Some(sha256) if sha256 != held.sha256 => self.tell(session, SessionCommand::Stale(attempt)),
             // The last server did not live long enough to write down what it had sent.
             None if !is_over => {
-                let (builder, given_for) = (connected.name.clone(), Some(lease.srpm.key.clone()));
-                self.look_into(WantedBack { session, builder, held, given_for }).await;
+                let given = Some(Given::of(lease, self.given.get(&attempt)));
+                let builder = connected.name.clone();
+                self.look_into(WantedBack { session, builder, held, given }).await;
             }
             _ => {
                 let claim = Claim { session, slot: held.slot };
@@ -177,7 +181,7 @@ impl Farm {
 
     /// The folders were asked about an attempt.
     pub(super) async fn on_claim(&mut self, (wanted, found): (WantedBack, anyhow::Result<Found>)) {
-        let (session, attempt, given_for) = (wanted.session, wanted.held.attempt, wanted.given_for.clone());
+        let (session, attempt, given_for) = (wanted.session, wanted.held.attempt, wanted.given_for());
         match found {
             _ if !self.sessions.contains_key(&session) => {}
             Ok(Found::Published) => self.tell(session, SessionCommand::Accept(attempt)),
@@ -214,9 +218,11 @@ impl Farm {
         let WantedBack { session, held, .. } = wanted;
         let attempt = held.attempt;
         record.srpm_sha256 = Some(held.sha256);
+        let generation = record.generation();
         self.given.insert(attempt, record);
         let claim = Claim { session, slot: held.slot };
-        self.handle(Event::Claimed { claim, attempt, key, target: held.target }).await;
+        self.handle(Event::Claimed { claim, attempt, key, target: held.target, generation }).await;
+        self.say_what_is_in_use();
         if self.scheduler.lease(attempt).is_none() {
             self.given.remove(&attempt);
         }
@@ -226,7 +232,7 @@ impl Farm {
 
 /// Blocks.
 fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
-    let WantedBack { builder, held, given_for, .. } = wanted;
+    let WantedBack { builder, held, given, .. } = wanted;
     let keys = wanted.keys();
     let records = keys.iter().flat_map(|key| records_of(folders, key, held.attempt));
     let published = records.filter_map(|record: BuildRecord| Some((record.srpm, record.attempt?)));
@@ -236,7 +242,8 @@ fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
         let is_its_own = srpm == held.srpm && attempt.builder == *builder;
         return Ok(if is_its_own { Found::Published } else { Found::Nothing });
     }
-    let Some(key) = given_for.clone() else { return Ok(Found::Nothing) };
+    let Some(given) = given else { return Ok(Found::Nothing) };
+    let key = given.key.clone();
     let known = LeaseRecord::read(folders, held.attempt);
     // It was given to another one, whose logs and results lie there.
     if known.as_ref().is_some_and(|record| record.builder != *builder) {
@@ -251,7 +258,7 @@ fn look_for(folders: &Folders, wanted: &WantedBack) -> anyhow::Result<Found> {
     let nvr = header.with_context(|| format!("cannot read the header of {}", path.display()))?.nvr;
     let record = match known {
         Some(record) if record.key() == key => record,
-        _ => LeaseRecord::of_claim(held, &key, builder, nvr, file),
+        _ => LeaseRecord::of_claim(held, given, nvr, file),
     };
     Ok(Found::ToBuild { key, file, record: Box::new(record) })
 }

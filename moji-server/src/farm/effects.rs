@@ -109,8 +109,7 @@ impl Farm {
         match ending {
             // Its builder may still have it.
             Ending::Lost | Ending::Unclaimed => {
-                let (builder, key, target) = (lease.builder.clone(), key.clone(), lease.target.clone());
-                self.evidence.add(Given { attempt, builder, key, target });
+                self.evidence.add(Given::of(&lease, record.as_ref()));
             }
             _ => self.evidence.remove(attempt),
         }

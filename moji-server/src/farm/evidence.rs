@@ -6,8 +6,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use jiff::Timestamp;
 use moji_proto::{AttemptId, HeldAttempt, TargetName, limits};
 
+use crate::lease_record::LeaseRecord;
+use crate::scheduler::Lease;
 use crate::{BuildKey, BuilderId};
 
 /// Most attempts of all builders. Of one builder: what it may hold at a time.
@@ -24,6 +27,36 @@ pub struct Given {
     pub key: BuildKey,
     /// And for what.
     pub target: TargetName,
+    /// When the lease began.
+    pub leased_at: Timestamp,
+    /// The generation of the repository that it was given; 0: none, or not known.
+    pub generation: u64,
+}
+
+impl Given {
+    /// Of a lease of this server.
+    pub(super) fn of(lease: &Lease, record: Option<&LeaseRecord>) -> Self {
+        Self {
+            attempt: lease.attempt,
+            builder: lease.builder.clone(),
+            key: lease.srpm.key.clone(),
+            target: lease.target.clone(),
+            leased_at: record.map_or_else(Timestamp::now, |record| record.leased_at),
+            generation: lease.generation,
+        }
+    }
+
+    /// Of a lease of the last server.
+    pub(crate) fn recorded(record: &LeaseRecord) -> Self {
+        Self {
+            attempt: record.attempt,
+            builder: record.builder.clone(),
+            key: record.key(),
+            target: record.target.clone(),
+            leased_at: record.leased_at,
+            generation: record.generation(),
+        }
+    }
 }
 
 /// The attempts that may turn up again.
@@ -63,11 +96,11 @@ impl Evidence {
         }
     }
 
-    /// The build that an attempt was given to this builder for, if it is what the builder says.
-    pub(super) fn build_of(&self, builder: &BuilderId, held: &HeldAttempt) -> Option<&BuildKey> {
+    /// What is known of an attempt, if it was given to this builder for what it says.
+    pub(super) fn find(&self, builder: &BuilderId, held: &HeldAttempt) -> Option<&Given> {
         let given = self.given.get(&held.attempt)?;
         let is_it = given.builder == *builder && given.key.srpm == held.srpm && given.target == held.target;
-        is_it.then_some(&given.key)
+        is_it.then_some(given)
     }
 
     fn forget_oldest_of(&mut self, builder: &BuilderId) {
@@ -89,13 +122,15 @@ mod tests {
             builder: builder.parse().unwrap(),
             key: BuildKey { target: None, srpm: format!("p{serial}-1-1.src.rpm").parse().unwrap() },
             target: "f43".parse().unwrap(),
+            leased_at: Timestamp::UNIX_EPOCH,
+            generation: serial,
         }
     }
 
     fn knows(evidence: &Evidence, serial: u64, builder: &str) -> bool {
         let held = held(serial);
-        let found = evidence.build_of(&builder.parse().unwrap(), &held);
-        found.inspect(|key| assert_eq!(**key, given(serial, builder).key)).is_some()
+        let found = evidence.find(&builder.parse().unwrap(), &held);
+        found.inspect(|found| assert_eq!(**found, given(serial, builder))).is_some()
     }
 
     fn held(serial: u64) -> HeldAttempt {
@@ -108,13 +143,13 @@ mod tests {
     fn it_is_what_it_was_given_for() {
         let (mut evidence, builder) = (Evidence::default(), "board".parse().unwrap());
         evidence.add(given(3, "board"));
-        assert!(evidence.build_of(&builder, &held(3)).is_some());
+        assert!(evidence.find(&builder, &held(3)).is_some());
         for wrong in [
             HeldAttempt { target: "f44".parse().unwrap(), ..held(3) },
             HeldAttempt { srpm: held(4).srpm, ..held(3) },
             HeldAttempt { attempt: held(4).attempt, ..held(3) },
         ] {
-            assert_eq!(evidence.build_of(&builder, &wrong), None);
+            assert_eq!(evidence.find(&builder, &wrong), None);
         }
     }
 

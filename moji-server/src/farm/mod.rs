@@ -285,7 +285,12 @@ impl Farm {
                     let effects = self.scheduler.on_time(self.now());
                     self.carry_out(effects).await;
                 }
-                _ = check_room.tick() => self.check_room().await,
+                _ = check_room.tick() => {
+                    self.check_room().await;
+                    // What has ended meanwhile needs its generation no more.
+                    self.say_what_is_in_use();
+                    self.look_for_twins();
+                }
                 _ = check_working.tick() => {
                     self.check_leases().await;
                     self.handle(Event::Look).await;

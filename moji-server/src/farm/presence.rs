@@ -1,22 +1,29 @@
 //! Which builders come and go, for those who look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use moji_proto::api::EventKind;
+use tokio::time::Instant;
 
 use super::note::Note;
 use super::{Connected, Farm};
 use crate::BuilderId;
 use crate::scheduler::{Builder, SessionId};
 
-/// Most builders that are remembered after they have gone.
+/// Most builders that are remembered after they were lost.
 const AWAY: usize = 256;
 
-/// Builders that were here.
+/// By then the old connection of a builder that has come back is known to be dead, unless `dead-after` is long.
+const TWINS: Duration = Duration::from_secs(5 * 60);
+
+/// Builders that were lost with work, and several that have one name.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     away: BTreeMap<BuilderId, Away>,
+    /// Since when several connections have a name, and whether that was said.
+    twins: BTreeMap<BuilderId, (Instant, bool)>,
 }
 
 /// A builder that is not connected.
@@ -27,8 +34,6 @@ pub(super) struct Away {
     pub(super) builder: Builder,
     pub(super) slots: u16,
     pub(super) software: String,
-    /// It had work then.
-    had_work: bool,
 }
 
 impl Presence {
@@ -45,15 +50,47 @@ impl Presence {
     }
 }
 
+impl Presence {
+    /// Of the names of all connections, those that several have had for so long that they are several builders; each is
+    /// told once.
+    fn find_twins<'a>(
+        &mut self,
+        now: Instant,
+        names: impl IntoIterator<Item = &'a BuilderId>,
+    ) -> Vec<BuilderId> {
+        let mut seen = BTreeSet::new();
+        let several: BTreeSet<_> = names.into_iter().filter(|name| !seen.insert(*name)).collect();
+        self.twins.retain(|name, _| several.contains(name));
+        let mut found = Vec::new();
+        for name in several {
+            let (since, told) = self.twins.entry(name.clone()).or_insert((now, false));
+            if now.duration_since(*since) >= TWINS && !std::mem::replace(told, true) {
+                found.push(name.clone());
+            }
+        }
+        found
+    }
+}
+
 impl Farm {
+    /// Builders are known by their names: of several with one, people see only one.
+    pub(super) fn look_for_twins(&mut self) {
+        let names = self.sessions.values().map(|connected| &connected.name);
+        for name in self.presence.find_twins(Instant::now(), names) {
+            tracing::warn!(
+                "several builders are called {name}, and are shown as one: start each moji-client with a --name of its own"
+            );
+        }
+    }
+
     /// A builder has connected.
     pub(super) fn arrived(&mut self, name: &BuilderId) {
         let is_here = self.sessions.values().any(|other| other.name == *name);
         let (kind, text) = match self.presence.away.remove(name) {
             // Its old connection will be found to be dead.
             _ if is_here => return,
-            Some(away) if away.had_work => (EventKind::BuilderBack, format!("{name} is back")),
-            _ => (EventKind::BuilderConnected, format!("{name} has connected")),
+            Some(_) => (EventKind::BuilderBack, format!("{name} is back")),
+            None => (EventKind::BuilderConnected, format!("{name} has connected")),
         };
         self.note(Note::Happened { kind, text, builder: Some(name.clone()), generation: None });
     }
@@ -76,7 +113,35 @@ impl Farm {
             1 => (EventKind::BuilderLost, format!("{name} is lost with 1 build: {reason}")),
             many => (EventKind::BuilderLost, format!("{name} is lost with {many} builds: {reason}")),
         };
-        self.presence.add(Away { since: Timestamp::now(), builder, slots, software, had_work: had > 0 });
+        if had > 0 {
+            self.presence.add(Away { since: Timestamp::now(), builder, slots, software });
+        }
         self.note(Note::Happened { kind, text, builder: Some(name), generation: None });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_builders_of_one_name_are_told_of_once_and_not_one_that_has_come_back() {
+        let (mut presence, begin) = (Presence::default(), Instant::now());
+        let [a, b]: [BuilderId; 2] = ["a", "b"].map(|name| name.parse().unwrap());
+        let mut at = |minute: u64, names: &[&BuilderId]| {
+            presence.find_twins(begin + Duration::from_secs(60 * minute), names.iter().copied())
+        };
+        let (twins, alone) = ([&a, &b, &a], [&a, &b]);
+        let (none, told): ([BuilderId; 0], _) = ([], [a.clone()]);
+        // The old connection of one that has come back.
+        assert_eq!(at(0, &twins), none);
+        assert_eq!(at(4, &alone), none);
+        assert_eq!(at(6, &twins), none);
+        assert_eq!(at(10, &twins), none);
+        assert_eq!(at(11, &twins), told);
+        assert_eq!(at(12, &twins), none);
+        assert_eq!(at(13, &alone), none);
+        assert_eq!(at(14, &twins), none);
+        assert_eq!(at(19, &twins), told);
     }
 }

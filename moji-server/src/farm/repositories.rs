@@ -28,12 +28,13 @@ pub(super) struct Repositories {
     told: BTreeSet<Repository>,
     /// The packages of which it is known what their last good build provided.
     known: BTreeSet<(Option<TargetName>, String)>,
-    in_use: InUse,
+    /// What the metadata's keeper was told; it removes nothing before it has been told anything.
+    in_use: Option<InUse>,
 }
 
 impl Repositories {
     pub(super) fn new(metadata: Handle, urls: RepositoryUrls) -> Self {
-        Self { metadata, urls, told: BTreeSet::new(), known: BTreeSet::new(), in_use: InUse::new() }
+        Self { metadata, urls, told: BTreeSet::new(), known: BTreeSet::new(), in_use: None }
     }
 }
 
@@ -127,8 +128,8 @@ impl Farm {
         for lease in self.scheduler.leases().filter(|lease| lease.generation > 0) {
             in_use.entry(repository_of(lease)).or_default().insert(lease.generation);
         }
-        if in_use != self.repositories.in_use {
-            self.repositories.in_use = in_use.clone();
+        if self.repositories.in_use.as_ref() != Some(&in_use) {
+            self.repositories.in_use = Some(in_use.clone());
             self.repositories.metadata.in_use(in_use);
         }
     }

@@ -171,7 +171,8 @@ impl Farm {
             return Err("it is queued already".into());
         }
         let (folders, moving) = (self.folders.clone(), key.clone());
-        match spawn_blocking(move || folders.retry(&moving)).await {
+        let retry = move || folders.retry(&moving).inspect(|()| folders.forget_outcome(&moving));
+        match spawn_blocking(retry).await {
             // The watcher of SOURCE finds it.
             Ok(Ok(())) => {
                 tracing::info!("{key} is queued again{by}");

@@ -328,7 +328,9 @@ fn staging_of_an_attempt_that_may_come_back() {
         phase: Phase::Building,
     };
     let (builder, nvr) = ("board".parse().unwrap(), "e-1-1".parse().unwrap());
-    let record = LeaseRecord::of_claim(&held, &key("e"), &builder, nvr, FileIdentity::of(&source).unwrap());
+    let (attempt, target, leased_at) = (held.attempt, held.target.clone(), jiff::Timestamp::UNIX_EPOCH);
+    let given = crate::farm::Given { attempt, builder, key: key("e"), target, leased_at, generation: 0 };
+    let record = LeaseRecord::of_claim(&held, &given, nvr, FileIdentity::of(&source).unwrap());
     record.write(&farm.folders).unwrap();
     assert_eq!(check(&farm.folders, deep()).unwrap(), []);
     put(&source, b"another one");

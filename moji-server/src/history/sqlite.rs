@@ -183,7 +183,7 @@ impl Store for SqliteStore {
 
     fn unanswered(&self, most: usize) -> Done<Vec<Given>> {
         let mut statement = self.connection.prepare(
-            "SELECT b.target, b.srpm, a.id, a.builder, a.target FROM attempts a JOIN builds b ON b.id = a.build \
+            "SELECT b.target, b.srpm, a.id, a.builder, a.target, a.leased_at, a.generation FROM attempts a JOIN builds b ON b.id = a.build \
              WHERE a.outcome IS NULL AND (a.ending IS NULL OR a.ending IN ('lost', 'interrupted')) \
              ORDER BY a.leased_at DESC, a.id DESC LIMIT ?1",
         )?;
@@ -196,6 +196,8 @@ impl Store for SqliteStore {
                 builder: row.parsed(3)?,
                 key: key(&row)?,
                 target: row.parsed(4)?,
+                leased_at: row.time(5)?,
+                generation: row.maybe_unsigned(6)?.unwrap_or_default(),
             });
         }
         given.reverse();

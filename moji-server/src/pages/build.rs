@@ -23,7 +23,7 @@ pub fn build(frame: Frame<'_>, detail: &BuildDetail, why: Option<&Why>, tail: Op
         @if let (Some(attempt), Some(tail)) = (running, tail) { (live(frame, build, attempt, tail)) }
         section #attempts data-live aria-labelledby="attempts-title" {
             h2 #attempts-title { "Attempts" span .count { (words::number(build.attempts.into())) } }
-            @if detail.attempts.is_empty() { (parts::nothing("No builder has had it yet.", html! {})) }
+            @if detail.attempts.is_empty() { (parts::nothing(if build.state.is_open() { "No builder has had it yet." } else { "None that counts for this build." }, html! {})) }
             @else {
                 (table("Attempts, the last one first", &["Attempt", "Ended", "Builder", "Target", "Took#", "Began#", "Logs"],
                     detail.attempts.iter().map(|one| attempt(frame, build, one)).collect()))

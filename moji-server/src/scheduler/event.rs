@@ -175,6 +175,8 @@ pub enum Event {
         key: BuildKey,
         /// What it builds it for.
         target: TargetName,
+        /// The generation of the repository that it was given; 0: none, or not known.
+        generation: u64,
     },
     /// A builder gives an attempt back.
     Released {

@@ -276,7 +276,9 @@ impl Scheduler {
             }
             Event::Unreserved(key) => self.unreserved(now, &key),
             Event::Held { claim, attempt } => self.held(claim, attempt),
-            Event::Claimed { claim, attempt, key, target } => self.claimed(now, claim, attempt, &key, target),
+            Event::Claimed { claim, attempt, key, target, generation } => {
+                self.claimed(now, claim, attempt, &key, (target, generation))
+            }
             Event::Released { session, attempt, trouble } => self.released(now, session, attempt, trouble),
             Event::Delivered { session, attempt, outcome } => self.delivered(now, session, attempt, outcome),
             Event::Committed { attempt, rpms } => self.committed(now, attempt, rpms),

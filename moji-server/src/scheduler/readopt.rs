@@ -81,7 +81,7 @@ impl Scheduler {
         claim: Claim,
         attempt: AttemptId,
         key: &BuildKey,
-        target: TargetName,
+        (target, generation): (TargetName, u64),
     ) -> Vec<Effect> {
         // The lease may have come into being while the digest was computed.
         if self.leases.contains_key(&attempt) {
@@ -108,7 +108,7 @@ impl Scheduler {
             late_at: None,
             charged: std::time::Duration::ZERO,
             ended: None,
-            generation: 0,
+            generation,
             state: LeaseState::Running { claimed_by: None },
         };
         if let Some(srpm) = self.queue.take(now, key) {

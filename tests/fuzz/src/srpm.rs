@@ -45,7 +45,7 @@ fn check_relations(Relations { build_requires, provides }: &Relations) {
         assert_shown(&requirement.to_string(), 2_000);
         assert_eq!(requirement.to_string().parse().as_ref(), Ok(requirement));
     }
-    for capability in provides {
+    for capability in provides.iter() {
         assert_shown(&capability.to_string(), 2_000);
     }
 }

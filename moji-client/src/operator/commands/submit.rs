@@ -102,7 +102,8 @@ async fn opened(paths: Vec<PathBuf>) -> Result<Vec<Srpm>, Failure> {
 impl Srpm {
     fn open(path: &Path) -> Result<Self, Failure> {
         let wrong = |what: String| Failure::Wrong(format!("{}: {what}", path.display()));
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path.file_name().unwrap_or_default();
+        let name = name.to_str().ok_or_else(|| wrong("its name is not UTF-8".into()))?;
         let name = SrpmName::new(name).map_err(|error| wrong(error.to_string()))?;
         // Not a pipe, for whose other end an open would wait.
         let data = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?;

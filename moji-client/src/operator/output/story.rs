@@ -88,8 +88,12 @@ fn advice(why: &Why) -> String {
         BuildState::Failed => {
             format!("\nmoji log {0}: all of it; moji retry {0}: once more\n", build.id)
         }
-        BuildState::Held | BuildState::Parked | BuildState::Withdrawn => {
-            format!("\nmoji retry {}: try it now\n", build.id)
+        BuildState::Held | BuildState::Parked => format!("\nmoji retry {}: try it now\n", build.id),
+        BuildState::Withdrawn => {
+            format!(
+                "\nmoji retry {}: try it now, if its SRPM lies in FINISHED; else submit it again\n",
+                build.id
+            )
         }
         BuildState::Running => format!("\nmoji log -f {}: watch it\n", build.id),
         BuildState::Queued | BuildState::Succeeded => String::new(),

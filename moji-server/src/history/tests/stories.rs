@@ -144,6 +144,17 @@ fn what_was_guessed_is_corrected_and_what_is_known_stays() {
     assert_eq!(all(&store, "SELECT ending FROM attempts"), ["lost"]);
 }
 
+/// For a builder that comes back after its lease was lost here.
+#[test]
+fn of_an_attempt_without_an_end_it_is_known_when_it_began_and_against_what() {
+    let store = told(&[Entry::Leased(leased("a", 1, 100))]);
+    let given = store.unanswered(10).unwrap();
+    assert_eq!(
+        given.iter().map(|given| (given.leased_at, given.generation)).collect::<Vec<_>>(),
+        [(at(100), 1001)]
+    );
+}
+
 #[test]
 fn a_build_that_settles_ends_what_else_runs_for_it() {
     let mut store = told(&[

@@ -3,7 +3,7 @@
 use moji_proto::{AttemptId, FailureKind, Outcome};
 
 use super::super::{Claim, Event, LeaseState, SessionId};
-use super::world::{GRACE, PATIENCE, World, failed, key};
+use super::world::{GRACE, KEPT, PATIENCE, World, failed, key};
 use super::{attempt_of, ready};
 
 /// An attempt of `board` whose connection is lost, on a farm with `board` connected again.
@@ -169,9 +169,17 @@ fn only_the_builder_of_that_name_gets_an_attempt_back_and_nobody_one_that_was_ne
     world.wait(GRACE);
     let invented = AttemptId { boot: attempt.boot, serial: 99 };
     let target = super::world::target("f43-arm");
-    world.tell(Event::Claimed { claim, attempt: invented, key: key(0), target });
+    world.tell(Event::Claimed { claim, attempt: invented, key: key(0), target, generation: 0 });
     assert_eq!(world.stale, [attempt, invented]);
     assert!(world.source.contains_key(&key(0)));
+}
+
+#[test]
+fn what_a_builder_has_kept_is_built_against_what_it_was_given() {
+    let (mut world, session, attempt) = lost();
+    world.wait(GRACE);
+    world.hold(session, attempt);
+    assert_eq!(world.scheduler.lease(attempt).unwrap().generation, KEPT);
 }
 
 #[test]

@@ -191,7 +191,9 @@ fn is_retryable(build: &api::Build, role: Role) -> Result<(), String> {
 fn is_open(build: &api::Build, _: Role) -> Result<(), String> {
     match build.state {
         state if state.is_open() => Ok(()),
-        state => Err(format!("it neither waits nor runs: it is {state}")),
+        api::BuildState::Withdrawn => Err("it neither waits nor runs: it was taken out".into()),
+        api::BuildState::Held => Err("it neither waits nor runs: it is held".into()),
+        state => Err(format!("it neither waits nor runs: it has {state}")),
     }
 }
 
