@@ -1,6 +1,7 @@
 //! One build: what became of it, why, its attempts, and its log while it runs.
 
 use maud::{Markup, html};
+use moji_proto::FailureKind;
 use moji_proto::api::{Artifact, Attempt, Build, BuildDetail, BuildState, LogInfo, Missing, Why, WhyBuilder};
 
 use super::frame::{Frame, Fresh, Page, Part};
@@ -57,7 +58,7 @@ fn facts(frame: Frame<'_>, detail: &BuildDetail) -> Markup {
             div { dt { "Queued" } dd { (words::ago(frame.now, build.queued_at)) } }
             @if let Some(at) = build.settled_at { div { dt { "Settled" } dd { (words::ago(frame.now, at)) } } }
             @if let Some(seconds) = build.took_seconds { div { dt { "Took" } dd { (words::duration(seconds)) } } }
-            @if let Some(kind) = build.failure { div { dt { "Because of" } dd { (words::kind(kind)) } } }
+            @if let Some(kind) = build.failure.filter(|kind| *kind != FailureKind::Interrupted) { div { dt { "Because of" } dd { (words::kind(kind)) } } }
             div .long { dt { "SRPM" } dd { (build.srpm) @if let Some(size) = detail.size { span .aside { " " (words::size(size)) } } } }
             @if let Some(digest) = &detail.sha256 { div .long { dt { "SHA-256" } dd { code { (digest) } } } }
         }

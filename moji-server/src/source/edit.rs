@@ -175,14 +175,14 @@ fn trimmed(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
-/// What a line names, without its comment.
+/// What a line names, without its comment; none when it is not understood.
 fn entry_of(line: &[u8]) -> Option<&[u8]> {
     let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
     let comment = line.iter().enumerate().position(|(at, byte)| {
         *byte == b'#' && at.checked_sub(1).and_then(|at| line.get(at)).is_none_or(u8::is_ascii_whitespace)
     });
     let entry = line.get(..comment.unwrap_or(line.len()))?.trim_ascii();
-    Some(entry).filter(|entry| !entry.is_empty())
+    Some(entry).filter(|entry| Priority::parse(entry).len() == 1)
 }
 
 #[cfg(test)]
@@ -212,6 +212,13 @@ mod tests {
         ] {
             assert_eq!(edit(list, entry, place), expected, "{entry} {place:?}");
         }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_not_counted() {
+        let list = "no such\ngcc\nf43/glibc\nbash\n";
+        assert_eq!(edit(list, "zlib", Place::At(2)), "no such\ngcc\nf43/glibc\nzlib\nbash\n");
+        assert_eq!(words(list.as_bytes(), "bash"), "number 2 of 2 that are named");
     }
 
     #[test]

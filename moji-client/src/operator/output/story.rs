@@ -1,6 +1,7 @@
 //! `moji why`: why a build is where it is, to be read. Pure.
 
 use jiff::Timestamp;
+use moji_proto::FailureKind;
 use moji_proto::api::{BuildState, Why};
 use moji_proto::outcome::plain;
 
@@ -19,7 +20,8 @@ pub fn why(why: &Why, now: Timestamp, style: &Style) -> String {
         when(why, now),
     );
     text += &format!("{}\n", plain(&why.summary));
-    if let Some(kind) = build.failure {
+    // What a person has stopped is nobody's fault.
+    if let Some(kind) = build.failure.filter(|kind| *kind != FailureKind::Interrupted) {
         text += &format!("whose fault: {kind}\n");
     }
     if let Some(place) = why.place {
