@@ -561,3 +561,22 @@ async fn a_builder_that_has_left_is_not_away() -> Result {
     }
     Ok(())
 }
+
+/// The history is written a moment later than the leases, which tell of themselves.
+#[tokio::test]
+async fn an_attempt_is_known_although_the_last_server_did_not_write_it_down() -> Result {
+    let site = Site::new()?;
+    site.put_srpm("begun")?;
+    let server = open_server(site);
+    let mut worker = server.builder("worker", &["f43"], 1).await?;
+    let given = lease(&mut worker).await?;
+    let site = server.stop().await?;
+    for end in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(site.folders.working.join(format!(".moji/history.sqlite{end}")));
+    }
+    let server = open_server(site);
+    let mut person = anybody(&server).await?;
+    let build = build_in(&mut person, "begun", &[api::BuildState::Running]).await?;
+    assert_eq!((build.attempts, build.attempt), (1, Some(given.attempt)));
+    Ok(())
+}

@@ -350,6 +350,7 @@ impl Farm {
         for (key, tries) in left.tries {
             self.handle(Event::Blamed(key, tries)).await;
         }
+        self.tell_restored(&left.leases);
         for (lease, record) in left.leases {
             self.given.insert(lease.attempt, record);
             self.handle(Event::Restored { lease: Box::new(lease), patience: self.patience }).await;

@@ -112,6 +112,14 @@ impl Farm {
         }
     }
 
+    /// The leases of the last server: it may not have lived long enough to write down the last of them.
+    pub(super) fn tell_restored(&self, leases: &[(Lease, LeaseRecord)]) {
+        let now = Timestamp::now();
+        let entries =
+            leases.iter().filter_map(|(lease, record)| Note::Leased(lease, record, None).entry(now));
+        self.history.record_all(entries.collect());
+    }
+
     /// What has come since the start begins to be written: not while the queue is not known, and the processors have
     /// better to do, but before what comes next.
     pub(super) fn tell_arrivals(&mut self) {

@@ -19,8 +19,6 @@ use crate::{BuildKey, BuilderId};
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const FIRST_BOOT: u64 = 0xb007;
-/// The generation of what a builder has kept.
-pub(super) const KEPT: u64 = 7;
 
 pub(super) fn target(name: &str) -> TargetName {
     TargetName::new(name).unwrap()
@@ -321,7 +319,7 @@ impl World {
     }
 
     /// A builder says on a connection that it holds an attempt; the farm looks at the folders first.
-    /// A builder says that it has an attempt, if it does; against generation [`KEPT`] if its lease is lost here.
+    /// A builder says that it has an attempt, if it does; if its lease is lost here, against what is served now.
     pub(super) fn hold(&mut self, session: SessionId, attempt: AttemptId) {
         let Some(memory) = self.memories.get_mut(&attempt) else { return };
         if self.sessions[&session].id != memory.builder || !memory.held_on.insert(session) {
@@ -341,7 +339,8 @@ impl World {
         }
         let place = if self.working.contains_key(&key) { &self.working } else { &self.source };
         if place.get(&key) == Some(&content) {
-            self.tell(Event::Claimed { claim, attempt, key, target, generation: KEPT });
+            let generation = self.scheduler.generation(key.target.as_ref());
+            self.tell(Event::Claimed { claim, attempt, key, target, generation });
         } else {
             self.memories.remove(&attempt);
         }
