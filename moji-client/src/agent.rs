@@ -46,10 +46,12 @@ enum Slot {
     Working(AttemptId, Standing),
     /// Mock has ended: what came of it is made durable. Nobody else need build that, whoever stops this builder.
     Packing(AttemptId, Standing),
-    /// Its job is being stopped. `keep`: results that are ready all the same are worth offering.
+    /// Its job is being stopped. `keep`: results that are ready all the same are worth offering. `held`: the server was
+    /// told on this connection that it is held, and has not answered.
     Ending {
         attempt: AttemptId,
         keep: bool,
+        held: bool,
     },
     Resting {
         until: Moment,
@@ -217,12 +219,13 @@ impl Agent {
             match *slot {
                 Slot::Asked => *slot = Slot::Idle,
                 Slot::Receiving(attempt) => {
-                    *slot = Slot::Ending { attempt, keep: false };
+                    *slot = Slot::Ending { attempt, keep: false, held: false };
                     effects.push(Effect::Abort(number));
                 }
                 Slot::Working(attempt, _) => *slot = Slot::Working(attempt, Standing::Apart),
                 Slot::Packing(attempt, _) => *slot = Slot::Packing(attempt, Standing::Apart),
-                Slot::Idle | Slot::Ending { .. } | Slot::Resting { .. } => {}
+                Slot::Ending { attempt, keep, .. } => *slot = Slot::Ending { attempt, keep, held: false },
+                Slot::Idle | Slot::Resting { .. } => {}
             }
         }
     }
@@ -247,11 +250,13 @@ impl Agent {
         let (attempt, standing) = match ended {
             Slot::Receiving(attempt) => (attempt, Standing::Ours),
             Slot::Working(attempt, standing) | Slot::Packing(attempt, standing) => (attempt, standing),
-            Slot::Ending { attempt, keep } => {
+            Slot::Ending { attempt, keep, held } => {
                 match end {
                     JobEnd::Packed { bytes } if keep => {
                         let expires = now.saturating_add(self.rules.outbox_age);
-                        self.pack(attempt, bytes, expires, State::Apart, None);
+                        let (state, slot) =
+                            if held { (State::Held, Some(slot)) } else { (State::Apart, None) };
+                        self.pack(attempt, bytes, expires, state, slot);
                     }
                     JobEnd::Packed { .. } => {
                         effects.push(Effect::Discard { attempt, why: Discarded::Dropped });
@@ -309,7 +314,8 @@ impl Agent {
                         Standing::Apart | Standing::Ours => Effect::Protest(TWICE),
                     });
                 }
-                Slot::Ending { attempt: ending, .. } if *ending == attempt => {
+                Slot::Ending { attempt: ending, held, .. } if *ending == attempt => {
+                    *held = false;
                     return effects.push(Effect::Release { attempt, why: GivenBack::Stopped });
                 }
                 _ => {}
@@ -347,10 +353,10 @@ impl Agent {
                 Slot::Receiving(busy) | Slot::Working(busy, _) | Slot::Packing(busy, _)
                     if *busy == attempt =>
                 {
-                    *slot = Slot::Ending { attempt, keep: false };
+                    *slot = Slot::Ending { attempt, keep: false, held: false };
                     effects.push(Effect::Abort(number));
                 }
-                Slot::Ending { attempt: ending, keep } if *ending == attempt => *keep = false,
+                Slot::Ending { attempt: ending, keep, .. } if *ending == attempt => *keep = false,
                 _ => {}
             }
         }
@@ -391,18 +397,20 @@ impl Agent {
         }
         let mut given_back = Vec::new();
         for (slot, number) in self.slots.iter_mut().zip(0..) {
-            let (attempt, is_ours) = match *slot {
-                Slot::Receiving(attempt) => (attempt, true),
-                Slot::Working(attempt, standing) => (attempt, standing == Standing::Ours),
+            let (attempt, standing) = match *slot {
+                Slot::Receiving(attempt) => (attempt, Standing::Ours),
+                Slot::Working(attempt, standing) => (attempt, standing),
                 Slot::Packing(..) => {
                     effects.push(Effect::Abort(number));
                     continue;
                 }
                 _ => continue,
             };
-            *slot = Slot::Ending { attempt, keep: true };
+            *slot = Slot::Ending { attempt, keep: true, held: standing == Standing::Held };
             effects.push(Effect::Abort(number));
-            given_back.extend(is_ours.then_some(Effect::Release { attempt, why: GivenBack::Stopped }));
+            if standing == Standing::Ours {
+                given_back.push(Effect::Release { attempt, why: GivenBack::Stopped });
+            }
         }
         effects.append(&mut given_back);
     }
