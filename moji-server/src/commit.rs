@@ -438,7 +438,10 @@ fn give_back(staged: &Path, place: &Path) -> anyhow::Result<bool> {
 /// parked.
 pub(crate) fn settle(folders: &Folders, key: &BuildKey, record: &BuildRecord) -> anyhow::Result<()> {
     if record.parked {
-        folders.forget_outcome(key);
+        // But for the mark that it was tried once more by itself, which counts for the next failure.
+        if !record.retried {
+            folders.forget_outcome(key);
+        }
         return match folders.requeue(key) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.with_context(|| format!("cannot move {key} back to SOURCE")),

@@ -128,6 +128,24 @@ fn a_failure_publishes_its_logs_and_gives_way_to_the_next() {
     assert_eq!(farm.text("a-1-1/a-1-1.noarch.rpm").unwrap(), "a-1-1.noarch.rpm of 3");
 }
 
+/// Nothing lies beside an SRPM that waits; but one that was tried once more by itself is not so twice.
+#[test]
+fn what_is_parked_has_no_record_in_finished_but_keeps_its_mark() {
+    for retried in [false, true] {
+        let farm = Farm::new();
+        let mut record = farm.commit(1, failed()).record;
+        record.retried = retried;
+        let path = farm.folders.finished.join("a-1-1.src.rpm.failed.json");
+        fs::write(&path, record.to_json().unwrap()).unwrap();
+        let (lease, mut delivery) = farm.deliver(2, None);
+        delivery.fate = Fate::Park(Vec::new());
+        commit(&farm.folders, &lease, failed(), &delivery).unwrap();
+        assert!(farm.folders.source.join("a-1-1.src.rpm").exists());
+        assert_eq!(path.exists(), retried);
+        assert_eq!(rebuilt::was_retried(&farm.folders, &lease.srpm.key), retried);
+    }
+}
+
 #[test]
 fn nothing_replaces_a_good_result() {
     let farm = Farm::new();
